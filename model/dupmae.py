@@ -1,0 +1,226 @@
+"""The DupMAE network: the encoder that is kept, the [CLS] decoder that is thrown away, and the pre-training losses.
+
+Source: RetroMAE-2 / DupMAE (ACL 2023; arXiv 2305.02564). Two things are ours. `TermWeights` gives each vocabulary entry a
+gain and a bias after the maximum, because the balance of the two parts must be learned faster than the encoder moves
+(gain 1 and bias 0 are the paper). And the kept values pass a ReLU, because a sparse index prunes only values >= 0.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertForMaskedLM
+
+from model.lpu import LinearProjectionUnit, Pooled, cross_entropy, kept, max_pool, pool
+
+Activation = Literal["raw", "relu", "log1p"]
+
+
+class Sparse(NamedTuple):
+    """A batch of OT vectors: `indices` (B, K) int64, `values` (B, K) float; a value at or below 0 is padding."""
+
+    indices: Tensor
+    values: Tensor
+
+    def dense(self, vocabulary: int) -> Tensor:
+        """(B, V), zeros where nothing is kept."""
+        zeros = self.values.new_zeros(self.values.shape[0], vocabulary)
+        return zeros.scatter(1, self.indices, self.values)
+
+
+class TermWeights(nn.Module):
+    """`activation(gain * mu + bias)`, one gain and one bias a vocabulary entry."""
+
+    def __init__(self, vocabulary: int, activation: Activation = "relu") -> None:
+        super().__init__()
+        self.activation: Activation = activation
+        self.gain = nn.Parameter(torch.ones(vocabulary))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, mu: Tensor, ids: Tensor | None = None) -> Tensor:
+        """(B, V), or (B, K) with the `ids` (B, K) of its columns -> the same shape."""
+        gain, bias = (self.gain, self.bias) if ids is None else (self.gain[ids], self.bias[ids])
+        value = gain * mu + bias
+        if self.activation == "raw":
+            return value
+        return F.relu(value) if self.activation == "relu" else F.relu(value).log1p()
+
+
+class FusedEncoder(nn.Module):
+    """What is trained, exported and served: text -> reduced [CLS] vector and bag of words (section 3.3).
+
+    Attributes:
+        mlm: A BERT with its MLM head; the head is the LPU.
+        project: `W_cls`, d -> d'.
+        terms: What turns `mu` into stored values.
+        special_ids: (S,) ids that are not ordinary tokens; they never enter the maximum. [MASK] is among them: the
+            paper leaves masked positions out of the pool (the released code does not).
+    """
+
+    special_ids: Tensor
+
+    def __init__(
+        self, mlm: BertForMaskedLM, *, dense_dim: int, special_ids: list[int], activation: Activation = "relu"
+    ) -> None:
+        super().__init__()
+        self.mlm = mlm
+        self.project = nn.Linear(mlm.config.hidden_size, dense_dim, bias=False)
+        self.terms = TermWeights(mlm.config.vocab_size, activation)
+        self.register_buffer("special_ids", torch.tensor(special_ids), persistent=False)
+
+    @property
+    def lpu(self) -> LinearProjectionUnit:
+        head = self.mlm.cls.predictions
+        return LinearProjectionUnit(head.transform, head.decoder)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L), (B, L) -> (B, L, d), the last hidden states."""
+        hidden: Tensor = self.mlm.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return hidden
+
+    def ordinary(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) bool: the positions that hold ordinary tokens."""
+        return attention_mask.bool() & ~torch.isin(input_ids, self.special_ids)
+
+    def cls(self, hidden: Tensor) -> Tensor:
+        """(B, L, d) -> (B, d')."""
+        reduced: Tensor = self.project(hidden[:, 0])
+        return reduced
+
+    def bag(self, hidden: Tensor, keep: Tensor, k: int) -> Sparse:
+        """The top-k of the bag of words, with an exact gradient through the kept entries only."""
+        lpu, features = self.lpu, self.lpu.features(hidden)
+        pooled: Pooled = pool(features, lpu.weight, lpu.bias, keep)
+        ids = self.terms(pooled.values).topk(k, dim=1).indices.detach()
+        mu = kept(features, lpu.weight, lpu.bias, pooled.positions.gather(1, ids), ids)
+        return Sparse(ids, self.terms(mu, ids))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, k: int) -> tuple[Tensor, Sparse]:
+        """(B, L), (B, L) -> `cls` (B, d') and the `k` strongest terms (B, k)."""
+        hidden = self.hidden(input_ids, attention_mask)
+        return self.cls(hidden), self.bag(hidden, self.ordinary(input_ids, attention_mask), k)
+
+
+class ClsDecoder(nn.Module):
+    """Enhanced decoding (section 3.1): one transformer layer that rebuilds the text from `h_cls` alone.
+
+    Query stream `H1 = h_cls + p_i`; key and value stream `H2 = [h_cls, e_1 + p_1, ...]` over the unmasked text; each row
+    sees its own sample of H2, never itself. Needs `visible` from `masking.visible_context`.
+    """
+
+    def __init__(self, d: int, heads: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(d, d) for _ in range(4))
+        self.inner, self.outer = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+        self.attention_norm, self.output_norm = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h_cls: Tensor, embeddings: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+        """Rebuild every position.
+
+        Args:
+            h_cls: (B, d).
+            embeddings: (B, L, d), word embeddings of the unmasked text.
+            positions: (L, d), position embeddings.
+            visible: (B, L, L) bool, row i sees column j.
+
+        Returns:
+            (B, L, d).
+        """
+        h1 = h_cls[:, None] + positions  # (B, L, d)
+        h2 = torch.cat([h_cls[:, None], embeddings[:, 1:] + positions[1:]], dim=1)  # (B, L, d)
+        q, k, v = (self._split(layer(x)) for layer, x in ((self.query, h1), (self.key, h2), (self.value, h2)))
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None])  # (B, H, L, d / H)
+        attended = self.attention_norm(h1 + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
+        output: Tensor = self.output_norm(attended + self.dropout(self.outer(F.gelu(self.inner(attended)))))
+        return output
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d / H)
+
+
+class Batch(NamedTuple):
+    """One pre-training batch, made by `masking.mask_batch`.
+
+    Attributes:
+        input_ids: (B, L) int64, the original text with [CLS], [SEP] and padding.
+        attention_mask: (B, L) int64.
+        masked_ids: (B, L) int64, the encoder's input.
+        labels: (B, L) int64, the original id where masked, -100 elsewhere.
+        visible: (B, L, L) bool, the [CLS] decoder's attention.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    masked_ids: Tensor
+    labels: Tensor
+    visible: Tensor
+
+
+class Weights(NamedTuple):
+    """Factors of the three losses; a term whose factor is 0 is not computed. Defaults: the paper."""
+
+    mlm: float = 1.0
+    cls: float = 1.0
+    bow: float = 1.0
+
+
+class Losses(NamedTuple):
+    """The three terms, unweighted, and their weighted sum."""
+
+    total: Tensor
+    mlm: Tensor
+    cls: Tensor
+    bow: Tensor
+
+
+class DupMAE(nn.Module):
+    """Encoder, [CLS] decoder and bag-of-words decoder with the pre-training loss (equation 9)."""
+
+    def __init__(self, encoder: FusedEncoder) -> None:
+        super().__init__()
+        config = encoder.mlm.config
+        self.encoder = encoder
+        self.decoder = ClsDecoder(config.hidden_size, config.num_attention_heads, dropout=config.hidden_dropout_prob)
+
+    def forward(self, batch: Batch, weights: Weights) -> Losses:
+        """The losses of one batch, each a scalar averaged over its predictions (texts, for the bag of words)."""
+        hidden = self.encoder.hidden(batch.masked_ids, batch.attention_mask)  # (B, L, d)
+        features = self.encoder.lpu.features(hidden)
+        none = hidden.new_zeros(())
+        mlm = self._mlm(features, batch) if weights.mlm else none
+        cls = self._cls(hidden[:, 0], batch) if weights.cls else none
+        bow = self._bow(features, batch) if weights.bow else none
+        return Losses(weights.mlm * mlm + weights.cls * cls + weights.bow * bow, mlm, cls, bow)
+
+    def _mlm(self, features: Tensor, batch: Batch) -> Tensor:
+        lpu, masked = self.encoder.lpu, batch.labels >= 0
+        return cross_entropy(features[masked], lpu.weight, lpu.bias, batch.labels[masked])
+
+    def _cls(self, h_cls: Tensor, batch: Batch) -> Tensor:
+        lpu, bert = self.encoder.lpu, self.encoder.mlm.bert.embeddings
+        L = batch.input_ids.shape[1]
+        rebuilt = self.decoder(
+            h_cls, bert.word_embeddings(batch.input_ids), bert.position_embeddings.weight[:L], batch.visible
+        )
+        wanted = self.encoder.ordinary(batch.input_ids, batch.attention_mask)  # every token but the special ones
+        return cross_entropy(lpu.features(rebuilt[wanted]), lpu.weight, lpu.bias, batch.input_ids[wanted])
+
+    def _bow(self, features: Tensor, batch: Batch) -> Tensor:
+        lpu, encoder = self.encoder.lpu, self.encoder
+        mu = max_pool(features, lpu.weight, lpu.bias, encoder.ordinary(batch.masked_ids, batch.attention_mask))
+        return bow_loss(mu, batch.input_ids, encoder.ordinary(batch.input_ids, batch.attention_mask))
+
+
+def bow_loss(mu: Tensor, input_ids: Tensor, ordinary: Tensor) -> Tensor:
+    """Bag-of-words loss (equation 8): `-sum over the set of the text's tokens of log softmax(mu)`, mean over texts.
+
+    Args:
+        mu: (B, V).
+        input_ids: (B, L), the unmasked text.
+        ordinary: (B, L) bool, the tokens that count; a repeated one counts once.
+    """
+    present = torch.zeros_like(mu).scatter_reduce(1, input_ids, ordinary.to(mu.dtype), reduce="amax")  # (B, V)
+    return -(mu.log_softmax(-1) * present).sum(-1).mean()
