@@ -17,7 +17,9 @@ class IndexSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DUPMAE_", env_file=".env", extra="forbid", frozen=True)
 
     data: Path = Field(Path(".dupmae"), description="Folder of indexes and models; created when missing.")
-    qdrant_url: str | None = Field(None, description="Qdrant server, such as http://localhost:6333; the embedded engine when unset.")
+    qdrant_url: str | None = Field(
+        None, description="Qdrant server, such as http://localhost:6333; the embedded engine when unset."
+    )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of that server.")
     artifact: Path | None = Field(None, description="Artifact folder for new builds; the bundled model when unset.")
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the encoder runs; never changed silently.")

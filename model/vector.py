@@ -44,8 +44,6 @@ class FusedVector:
         >>> one.score(two)
         Parts(cls=1.0, ot=8.0)
         """
-        _, mine, theirs = np.intersect1d(
-            self.ot_indices, document.ot_indices, assume_unique=True, return_indices=True
-        )
+        _, mine, theirs = np.intersect1d(self.ot_indices, document.ot_indices, assume_unique=True, return_indices=True)
         ot = np.dot(self.ot_values[mine].astype(np.float64), document.ot_values[theirs])
         return Parts(float(np.dot(self.cls.astype(np.float64), document.cls)), float(ot))
