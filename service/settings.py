@@ -1,0 +1,108 @@
+"""What `dupmae` may be told from outside: `DUPMAE_*` variables and the same names in `.env`.
+
+A misspelt setting that is silently ignored costs an afternoon, so `load` refuses names it does not know. Other keys in
+`.env` are left alone: Compose and other tools read that file too.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import Field, ValidationError
+from pydantic_settings import DotEnvSettingsSource, SettingsConfigDict
+
+from indexer.settings import IndexSettings
+
+PREFIX = "DUPMAE_"
+
+
+class SettingsError(Exception):
+    """A setting that does not exist or has a value that is not allowed; the message names it and the remedy."""
+
+
+class Settings(IndexSettings):
+    """Everything a `dupmae` command may read: what indexing needs and what the service adds."""
+
+    model_config = SettingsConfigDict(dotenv_filtering="match_prefix", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="Address the service listens on; 0.0.0.0 for every interface.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
+    index: str = Field("default", description="Index that answers when a request names none.")
+    timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
+    max_batch: int = Field(32, ge=1, description="Queries the encoder takes at once.")
+    max_queue: int = Field(256, ge=1, description="Queries that may wait for the encoder; one more is answered 429.")
+    max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
+    max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
+    max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    log_queries: bool = Field(False, description="Write the text of each query to the request log.")
+
+
+class Row(NamedTuple):
+    """One line of the settings table in the documentation."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def load() -> Settings:
+    """Read the environment and `.env`, the environment first.
+
+    Raises:
+        SettingsError: An unknown `DUPMAE_*` name, or a value that is not allowed.
+    """
+    _refuse_unknown({*os.environ, *DotEnvSettingsSource(Settings).env_vars})
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = (f"{_variable(each['loc'])}: {each['msg']}, not {each['input']!r}" for each in error.errors())
+        raise SettingsError(f"{'; '.join(problems)}; see docs/settings.md") from error
+
+
+def table() -> list[Row]:
+    """Every setting in the order of the classes, for the documentation.
+
+    >>> table()[0]._asdict()  # doctest: +NORMALIZE_WHITESPACE
+    {'name': 'DUPMAE_DATA', 'type': 'path', 'default': '.dupmae',
+     'description': 'Folder of indexes and models; created when missing.'}
+    """
+    return [
+        Row(PREFIX + name.upper(), _type_name(field.annotation), _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _refuse_unknown(names: set[str]) -> None:
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    given = {name.upper() for name in names}
+    for name in sorted(given.difference(known)):
+        if name.startswith(PREFIX):
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise SettingsError(f"unknown setting {name}; did you mean {nearest}? All settings: docs/settings.md")
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return PREFIX + ".".join(map(str, location)).upper()
+
+
+def _default(value: object) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _type_name(annotation: Any) -> str:
+    return ", ".join(_type_names(annotation))
+
+
+def _type_names(annotation: Any) -> Iterator[str]:
+    names = {int: "integer", float: "number", bool: "boolean", str: "text", Path: "path"}
+    if get_origin(annotation) is Literal:
+        yield " or ".join(map(str, get_args(annotation)))
+    elif arguments := get_args(annotation):
+        for argument in arguments:
+            yield from _type_names(argument)
+    elif annotation is not type(None):
+        yield names.get(annotation, "text")

@@ -1,0 +1,196 @@
+"""The encoder here is a stand-in that a test can hold: each test decides when the model answers, so nothing sleeps."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from model.encoder import Encoding, EncodingError
+from model.vector import FusedVector
+from service.batching import BatcherClosed, EncoderFailed, MicroBatcher, QueryRefused, QueueFull
+
+pytestmark = pytest.mark.anyio
+
+
+def encoding_of(text: str) -> Encoding:
+    vector = FusedVector(np.array([len(text)], np.float32), np.array([1]), np.array([1], np.float32))
+    return Encoding(vector, len(text), False)
+
+
+class HeldEncoder:
+    """Encodes when it is let go, and remembers each batch it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+
+    def __call__(self, texts: Sequence[str]) -> list[Encoding]:
+        self.batches.append(list(texts))
+        self.entered.release()
+        assert self.gate.wait(10)
+        if "break" in texts:
+            raise RuntimeError("out of memory")
+        if refused := tuple(position for position, text in enumerate(texts) if not text):
+            raise EncodingError("empty text", refused)
+        return [encoding_of(text) for text in texts]
+
+    async def until_entered(self) -> None:
+        assert await asyncio.to_thread(self.entered.acquire, timeout=10)
+
+
+async def ask(batcher: MicroBatcher, *texts: str) -> list[asyncio.Task[int]]:
+    """Ask for each text in a task of its own; they are all waiting when this returns."""
+
+    async def tokens(text: str) -> int:
+        return (await batcher.encode(text)).encoding.tokens
+
+    tasks = [asyncio.create_task(tokens(text)) for text in texts]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def batcher_of(encode: Callable[[Sequence[str]], Sequence[Encoding]], batch: int = 8, queue: int = 64) -> MicroBatcher:
+    return MicroBatcher(encode, max_batch=batch, max_queue=queue)
+
+
+async def test_while_one_batch_is_encoded_the_next_gathers() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        others = await ask(batcher, "bb", "ccc", "dddd")
+        encoder.gate.set()
+        assert await asyncio.gather(*first, *others) == [1, 2, 3, 4]
+    assert encoder.batches == [["a"], ["bb", "ccc", "dddd"]]
+
+
+async def test_a_batch_has_at_most_its_size() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder, batch=2) as batcher:
+        tasks = await ask(batcher, "a", "bb", "ccc", "dddd", "eeeee")
+        encoder.gate.set()
+        await asyncio.gather(*tasks)
+    assert max(map(len, encoder.batches)) == 2
+
+
+async def test_everybody_gets_the_vector_of_the_own_text_while_others_cancel() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder, batch=7, queue=1_000) as batcher:
+        first = await ask(batcher, "x")
+        await encoder.until_entered()
+        tasks = await ask(batcher, *("y" * length for length in range(1, 200)))
+        for task in tasks[::3]:
+            task.cancel()
+        encoder.gate.set()
+        answers = await asyncio.gather(*first, *tasks, return_exceptions=True)
+    expected = [1, *range(1, 200)]
+    for position, (answer, length) in enumerate(zip(answers, expected, strict=True)):
+        if position and (position - 1) % 3 == 0:
+            assert isinstance(answer, asyncio.CancelledError)
+        else:
+            assert answer == length
+
+
+async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder, queue=2) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        waiting = await ask(batcher, "bb", "ccc")
+        with pytest.raises(QueueFull, match="2 queries are waiting"):
+            await batcher.encode("dddd")
+        encoder.gate.set()
+        assert await asyncio.gather(*first, *waiting) == [1, 2, 3]
+        assert (await batcher.encode("dddd")).encoding.tokens == 4
+
+
+async def test_a_cancelled_caller_leaves_the_queue_and_never_reaches_the_model() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder, queue=1) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        (gone,) = await ask(batcher, "bb")
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert batcher.depth == 0
+        stayed = await ask(batcher, "ccc")
+        encoder.gate.set()
+        assert await asyncio.gather(*first, *stayed) == [1, 3]
+    assert encoder.batches == [["a"], ["ccc"]]
+
+
+async def test_a_late_caller_gets_a_timeout_and_never_reaches_the_model() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        with pytest.raises(TimeoutError):
+            await batcher.encode("bb", deadline=asyncio.get_running_loop().time())
+        encoder.gate.set()
+        await asyncio.gather(*first)
+    assert encoder.batches == [["a"]]
+
+
+async def test_an_encoder_error_reaches_exactly_its_batch() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        broken = await ask(batcher, "break", "bb")
+        encoder.gate.set()
+        assert await asyncio.gather(*first) == [1]
+        for error in await asyncio.gather(*broken, return_exceptions=True):
+            assert isinstance(error, EncoderFailed)
+            assert isinstance(error.__cause__, RuntimeError)
+        assert (await batcher.encode("ccc")).encoding.tokens == 3
+
+
+async def test_a_text_without_a_vector_is_refused_and_its_neighbours_are_encoded() -> None:
+    encoder = HeldEncoder()
+    encoder.gate.set()
+    async with batcher_of(encoder) as batcher:
+        tasks = await ask(batcher, "a", "", "ccc", "")
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [answers[0], answers[2]] == [1, 3]
+    assert isinstance(answers[1], QueryRefused)
+    assert isinstance(answers[3], QueryRefused)
+
+
+async def test_an_encoder_that_returns_too_little_fails_the_batch_instead_of_mixing_it_up() -> None:
+    async with batcher_of(lambda texts: [encoding_of(text) for text in texts[1:]]) as batcher:
+        tasks = await ask(batcher, "a", "bb")
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(answer, EncoderFailed) for answer in answers)
+
+
+async def test_closing_answers_those_who_wait_and_refuses_new_ones() -> None:
+    encoder = HeldEncoder()
+    batcher = batcher_of(encoder)
+    first = await ask(batcher, "a")
+    await encoder.until_entered()
+    waiting = await ask(batcher, "bb", "ccc")
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(BatcherClosed):
+        await batcher.encode("dddd")
+    encoder.gate.set()
+    assert await asyncio.gather(*first, *waiting) == [1, 2, 3]
+    await closing
+
+
+async def test_an_answer_says_how_long_it_waited_and_with_how_many() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        together = [asyncio.create_task(batcher.encode(text)) for text in ("bb", "ccc")]
+        await asyncio.sleep(0)
+        encoder.gate.set()
+        await asyncio.gather(*first)
+        for answer in await asyncio.gather(*together):
+            assert answer.batch == 2
+            assert answer.queued > 0
+            assert answer.encoded > 0
