@@ -1,0 +1,27 @@
+"""Which groups of tests this machine can run. A group that cannot run is skipped with its name in the reason, so that
+`.ci/run` can tell a machine without a GPU from a broken setup."""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+
+def _has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None
+
+
+MISSING: dict[str, tuple[Callable[[], object], str]] = {
+    "gpu": (_has_gpu, "needs a CUDA device"),
+    "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
+    "data": (lambda: os.environ.get("TEST_DATA"), "needs the judged collections; set TEST_DATA to their folder"),
+    "browser": (lambda: shutil.which("chromium"), "needs Chromium"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {group: reason for group, (present, reason) in MISSING.items() if not present()}
+    for item in items:
+        for group in reasons.keys() & {marker.name for marker in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason=f"{group}: {reasons[group]}"))

@@ -1,0 +1,93 @@
+"""What README and docs promise and a machine can check: settings, commands, links."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from service import settings
+from service.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+
+
+class Example(NamedTuple):
+    page: str
+    line: str
+
+
+def commands(text: str) -> list[str]:
+    """The `dupmae` lines of fenced blocks, continued lines joined, without prompts, environment, pipes and comments.
+
+    >>> commands("```sh\\n$ DUPMAE_DEPTH=10 dupmae search \\\\\\n  'a b' | head  # three\\n```\\ndupmae prose\\n")
+    ["dupmae search   'a b'"]
+    """
+    lines = [line for block in FENCE.findall(text) for line in block.replace("\\\n", "").splitlines()]
+    found = [re.match(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(dupmae .*)", line) for line in lines]
+    return [re.split(r"\s+(?:[#|>&])", match[1])[0].rstrip() for match in found if match]
+
+
+def unknown_words(command: str) -> Iterator[str]:
+    """The words of a `dupmae` line that no command or option of that name stands for."""
+    node = typer.main.get_command(app)
+    _, *words = command.split()
+    while isinstance(node, TyperGroup) and words and not words[0].startswith("-"):
+        name = words.pop(0)
+        if name not in node.commands:
+            yield name
+            return
+        node = node.commands[name]
+    options = {option for parameter in node.params for option in [*parameter.opts, *parameter.secondary_opts]}
+    for word in words:
+        option = word.strip("[]").partition("=")[0]
+        if option.startswith("--") and option not in options | {"--help"}:
+            yield option
+
+
+EXAMPLES = [Example(page.name, line) for page in PAGES for line in commands(page.read_text())]
+
+
+def test_every_setting_stands_in_the_documented_table_with_its_default() -> None:
+    documented = [line for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `")]
+    table = [f"| `{row.name}` | {row.type} | {row.default} | {row.description} |" for row in settings.table()]
+    assert documented == table
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_every_documented_command_exists_with_its_options(example: Example) -> None:
+    assert not list(unknown_words(example.line))
+
+
+def test_the_readme_shows_commands() -> None:
+    assert any(example.page == "README.md" for example in EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "line", ["dupmae serch", "dupmae index bild", "dupmae search --limt 3", "dupmae index build --nmae=x"]
+)
+def test_a_misspelt_command_is_found_out(line: str) -> None:
+    assert list(unknown_words(line))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
+    assert not broken
+
+
+def test_every_make_target_of_the_docs_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"(?:`|^|\d )make ([a-z]+)", page.read_text(), re.MULTILINE)}
+    assert named
+    assert named <= targets
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 200
