@@ -65,14 +65,18 @@ def pool(features: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Pooled
         bias: (V,).
         keep: (B, L) bool; a row that keeps nothing gives -inf.
     """
+    # A dropped position repeats the row's first kept one, so the maximum needs no copy of the logits to be masked.
+    L = keep.shape[1]
+    source = torch.where(keep, torch.arange(L, device=keep.device), keep.int().argmax(1, keepdim=True))  # (B, L)
+    repeated = features.gather(1, source[..., None].expand_as(features))
     values, positions = [], []
     for start in range(0, weight.shape[0], BLOCK):
         block = slice(start, start + BLOCK)
-        logits = F.linear(features, weight[block], bias[block])  # (B, L, BLOCK)
-        best = logits.masked_fill(~keep[..., None], float("-inf")).max(dim=1)
+        best = F.linear(repeated, weight[block], bias[block]).max(dim=1)  # (B, BLOCK) of (B, L, BLOCK)
         values.append(best.values)
         positions.append(best.indices)
-    return Pooled(torch.cat(values, dim=1).float(), torch.cat(positions, dim=1))
+    mu = torch.cat(values, dim=1).float().masked_fill(~keep.any(1, keepdim=True), float("-inf"))
+    return Pooled(mu, source.gather(1, torch.cat(positions, dim=1)))
 
 
 def max_pool(features: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Tensor:

@@ -1,0 +1,139 @@
+"""Text for training, streamed: files of any size in, token sequences of bounded length out, in constant memory."""
+
+import gzip
+import json
+import lzma
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+T = TypeVar("T")
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a plain, `.gz`, `.xz` or `.zst` file for reading.
+
+    Raises:
+        ModuleNotFoundError: A `.zst` file without the `zstd` extra.
+    """
+    if path.suffix == ".gz":
+        return gzip.open(path)  # type: ignore[return-value]  # GzipFile reads like the IO[bytes] it is not declared as
+    if path.suffix == ".xz":
+        return lzma.open(path)
+    if path.suffix == ".zst":
+        try:
+            import zstandard
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f'{path}: reading .zst needs pip install "dupmae-search[zstd]"') from error
+        return zstandard.open(path, "rb")  # type: ignore[no-any-return]
+    return path.open("rb")
+
+
+def read_texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Texts of JSON-lines files (`title`, `text`) or plain text files (one text a line), blank ones left out."""
+    for path in paths:
+        structured = ".json" in "".join(path.suffixes)
+        with open_binary(path) as lines:
+            for number, line in enumerate(lines, 1):
+                text = _text(line, structured=structured, where=f"{path}:{number}")
+                if text.strip():
+                    yield text
+
+
+def _text(line: bytes, *, structured: bool, where: str) -> str:
+    try:
+        if not structured:
+            return line.decode()
+        record = json.loads(line)
+        return f"{record.get('title', '')}\n{record['text']}"
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f'{where}: want UTF-8 text or JSON like {{"title": "...", "text": "..."}}: {error!r}') from error
+
+
+def sequences(texts: Iterable[str], tokenize: Callable[[str], list[int]], max_tokens: int) -> Iterator[list[int]]:
+    """Pack each text's paragraphs into runs of at most `max_tokens` token ids; a longer paragraph is cut.
+
+    >>> list(sequences(["a b\\nc\\nd e f"], str.split, 3))
+    [['a', 'b', 'c'], ['d', 'e', 'f']]
+    """
+    for text in texts:
+        run: list[int] = []
+        for paragraph in text.split("\n"):
+            ids = tokenize(paragraph)
+            if run and len(run) + len(ids) > max_tokens:
+                yield run
+                run = []
+            run += ids
+            while len(run) > max_tokens:
+                yield run[:max_tokens]
+                run = run[max_tokens:]
+        if run:
+            yield run
+
+
+def shuffled(items: Iterable[T], *, window: int, seed: int) -> Iterator[T]:
+    """The items in an order that is random within a window of `window` items and the same for the same seed."""
+    rng, buffer = random.Random(seed), list[T]()
+    for item in items:
+        if len(buffer) < window:
+            buffer.append(item)
+            continue
+        slot = rng.randrange(window)
+        yield buffer[slot]
+        buffer[slot] = item
+    rng.shuffle(buffer)
+    yield from buffer
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Full batches of `size`; a short rest is dropped.
+
+    >>> list(batched("abcde", 2))
+    [['a', 'b'], ['c', 'd']]
+    """
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+
+
+def forever(make: Callable[[int], Iterable[T]]) -> Iterator[T]:
+    """Epoch after epoch of `make(epoch)`."""
+    epoch = 0
+    while True:
+        empty = True
+        for item in make(epoch):
+            empty = False
+            yield item
+        if empty:
+            raise ValueError("the training data gives not even one batch; use more text or a smaller batch")
+        epoch += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training record: a query, passages that answer it, passages that do not."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """Records in FlagEmbedding's format: `{"query": str, "pos": [str, ...], "neg": [str, ...]}` a line.
+
+    Raises:
+        ValueError: A line that is not such a record, with file and line number.
+    """
+    with open_binary(path) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                yield Example(str(record["query"]), tuple(record["pos"]), tuple(record.get("neg", ())))
+            except (ValueError, KeyError, TypeError) as error:
+                form = '{"query": "...", "pos": ["..."], "neg": ["..."]}'
+                raise ValueError(f"{path}:{number}: want {form}: {error!r}") from error
