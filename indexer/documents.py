@@ -57,12 +57,24 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record that could not become a document: where it stood (lines count from 1), why, and what it was."""
+    """A record that could not become a document, or a document that has no vector.
+
+    Attributes:
+        source: The file it stood in, or the document it is.
+        line: Counted from 1; 0 for a document.
+        reason: What is wrong with it.
+        record: The record itself, so that it can be repaired and read again.
+    """
 
     source: str
     line: int
     reason: str
     record: str
+
+    @property
+    def place(self) -> str:
+        """Source and line, for a message."""
+        return f"{self.source}, line {self.line}" if self.line else self.source
 
 
 def read_documents(sources: Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Document | BadRecord]:

@@ -1,0 +1,123 @@
+"""Which engine holds the indexes, which builds there are, and the models that made them.
+
+A build can only be searched with the artifact that encoded it. So the artifact is copied beside the indexes, under its
+fingerprint, before the build is published: replacing or retraining the model elsewhere never breaks what is live.
+"""
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from indexer.settings import IndexSettings
+from indexer.store import Build, Engine, IndexNotFound, StoreError
+from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
+
+
+def open_engine(settings: IndexSettings) -> Engine:
+    """The Qdrant server of the settings, or else the embedded engine in the data folder.
+
+    Raises:
+        StoreUnavailable: The server cannot be reached.
+    """
+    if settings.qdrant_url is None:
+        from indexer.edge import EdgeEngine
+
+        return EdgeEngine(settings.data)
+    from indexer.qdrant import QdrantEngine
+
+    key = settings.qdrant_api_key
+    return QdrantEngine(settings.qdrant_url, key.get_secret_value() if key else None)
+
+
+def models_folder(settings: IndexSettings) -> Path:
+    """Where artifacts are kept, each in a folder named by its fingerprint."""
+    return settings.data / "models"
+
+
+def new_artifact(settings: IndexSettings) -> Artifact:
+    """The artifact that new builds are made with: the one of the settings, or else the bundled one.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    return Artifact.open(settings.artifact or BUNDLED)
+
+
+def keep_artifact(settings: IndexSettings, artifact: Artifact) -> Artifact:
+    """Copy an artifact beside the indexes, unless a whole copy is there already; the copy is verified.
+
+    Raises:
+        ArtifactError: The artifact changed or was damaged while it was copied.
+    """
+    kept = models_folder(settings) / artifact.fingerprint
+    damaged = False
+    if kept.is_dir():
+        try:
+            return Artifact.open(kept)
+        except ArtifactError:
+            damaged = True
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+        copy = Path(scratch, "copy")
+        copy.mkdir()
+        for name in (GRAPH, TOKENIZER, MANIFEST, MODEL_CARD):
+            shutil.copy2(artifact.path / name, copy)
+        Artifact.open(copy)
+        if damaged:
+            kept.replace(Path(scratch, "damaged"))
+        with suppress(OSError):  # another process was first; what it kept is opened, and so verified, below
+            copy.replace(kept)
+    return Artifact.open(kept)
+
+
+def kept_artifact(settings: IndexSettings, build: Build) -> Artifact:
+    """The artifact that encoded a build.
+
+    Raises:
+        ArtifactError: Its copy is missing or damaged.
+    """
+    return Artifact.open(models_folder(settings) / build.fingerprint)
+
+
+def find_build(engine: Engine, index: str, build_id: str) -> Build:
+    """A build by its id.
+
+    Raises:
+        IndexNotFound: There is none; the message names those there are.
+    """
+    builds = engine.builds(index)
+    for build in builds:
+        if build.id == build_id:
+            return build
+    known = ", ".join(build.id for build in builds) or "none"
+    raise IndexNotFound(f"index {index} has no build {build_id}; builds: {known}")
+
+
+def publish(engine: Engine, index: str, build_id: str) -> Build:
+    """Make a build the one its index answers from.
+
+    Raises:
+        IndexNotFound: There is no such build.
+        StoreError: It never became ready.
+    """
+    build = find_build(engine, index, build_id)
+    if build.state != "ready":
+        raise StoreError(f"build {build.id} of index {index} is {build.state}, not ready; build it again")
+    engine.publish(build)
+    return build
+
+
+def rollback(engine: Engine, index: str) -> Build:
+    """Publish the newest ready build that is older than the published one, and return it.
+
+    Raises:
+        IndexNotFound: Nothing is published.
+        StoreError: There is no older build.
+    """
+    published = engine.published(index)
+    older = [build for build in engine.builds(index) if build.state == "ready" and build.created < published.created]
+    if not older:
+        raise StoreError(f"index {index} has no ready build older than the published {published.id}")
+    engine.publish(older[0])
+    return older[0]
