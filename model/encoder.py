@@ -1,0 +1,270 @@
+"""Text to fused vectors with ONNX Runtime and `tokenizers`, and nothing heavier.
+
+Everything from token ids to the kept terms is inside the graph; what is left for this module is to cut, batch and
+order. Texts are sorted by length and batched by padded tokens, so that memory has a bound whatever the texts are. A
+text's vectors do not depend on its batch (1e-5), in every precision.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding as Tokens
+from tokenizers import Tokenizer
+
+from model.artifact import GRAPH, TOKENIZER, Artifact, ArtifactError, Manifest
+from model.vector import FusedVector
+
+Provider = Literal["cpu", "cuda"]
+
+INPUTS = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)", "k": "tensor(int64)"}
+OUTPUTS = {"cls": "tensor(float)", "ot_indices": "tensor(int64)", "ot_values": "tensor(float)"}
+
+
+class EncodingError(ValueError):
+    """Texts that have no vector.
+
+    Attributes:
+        positions: Where they stand in the given sequence.
+    """
+
+    def __init__(self, reason: str, positions: tuple[int, ...]) -> None:
+        super().__init__(f"{reason} (text {', '.join(map(str, positions))}, counted from 0)")
+        self.positions = positions
+
+
+class ProviderError(RuntimeError):
+    """The encoder cannot run where it was asked to; the message names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One encoded text.
+
+    Attributes:
+        vector: What is stored or searched with.
+        tokens: The text's length in tokens before it was cut, special tokens not counted.
+        truncated: Whether the model saw less than the whole text.
+    """
+
+    vector: FusedVector
+    tokens: int
+    truncated: bool
+
+
+class _Raw(NamedTuple):
+    """A batch as the graph returns it: `cls` (B, d'), `indices` (B, k), `values` (B, k)."""
+
+    cls: NDArray[np.float32]
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+class Encoder:
+    """An artifact, ready to encode. Thread-safe: nothing changes after construction.
+
+    Attributes:
+        artifact: What it was made from.
+    """
+
+    def __init__(
+        self, artifact: Artifact, *, provider: Provider = "cpu", threads: int = 0, max_batch_tokens: int = 2048
+    ) -> None:
+        """Load graph and tokenizer and check that they are what the manifest says.
+
+        Args:
+            artifact: An opened artifact.
+            provider: Where to run; never changed silently.
+            threads: Per call; 0 takes every core this process may use.
+            max_batch_tokens: Padded tokens per call of the graph. A single longer text still goes alone.
+
+        Raises:
+            ArtifactError: The graph or the tokenizer does not fit the manifest.
+            ProviderError: No ONNX Runtime, or not with this provider.
+        """
+        self.artifact = artifact
+        self._max_batch_tokens = max_batch_tokens
+        self._tokenizer = _load_tokenizer(artifact)
+        self._session = _load_session(artifact, provider, threads)
+
+    @property
+    def fingerprint(self) -> str:
+        """The artifact's: what an index must carry for this encoder to search it."""
+        return self.artifact.fingerprint
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """WordPiece strings by id: `vocabulary[i]` is what OT index `i` stands for."""
+        return tuple(self._tokenizer.id_to_token(i) for i in range(self.artifact.manifest.vocabulary_size))
+
+    def encode_queries(self, texts: Sequence[str], *, k: int | None = None) -> list[Encoding]:
+        """Encode queries, in the order given.
+
+        Args:
+            texts: Any text; the prompt of the manifest is put before it.
+            k: OT entries kept per text, at most; the manifest's `k_query` unless given.
+
+        Raises:
+            EncodingError: Some texts hold no word the model knows.
+            ValueError: `k` is outside 1 to V.
+        """
+        manifest = self.artifact.manifest
+        prompted = [manifest.query_prompt + text for text in texts]
+        return self._encode(prompted, manifest.k_query if k is None else k, manifest.max_query_tokens)
+
+    def encode_documents(self, texts: Sequence[str], *, k: int | None = None) -> list[Encoding]:
+        """Encode documents: `encode_queries` with the prompt, length and `k` of documents."""
+        manifest = self.artifact.manifest
+        prompted = [manifest.document_prompt + text for text in texts]
+        return self._encode(prompted, manifest.k_document if k is None else k, manifest.max_document_tokens)
+
+    def token_ids(self, text: str) -> list[int]:
+        """The ordinary tokens of a text in order: untruncated, special tokens left out."""
+        return [i for i in self._tokenizer.encode(text, add_special_tokens=False).ids if i not in self._special_ids]
+
+    def input_ids(self, text: str, max_tokens: int) -> list[int]:
+        """What the graph is given for a text, without its prompt: cut to `max_tokens`, with [CLS] and [SEP]."""
+        [ids] = self._input_ids(self._tokenizer.encode_batch_fast([text], add_special_tokens=False), max_tokens)
+        return ids
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
+
+    def _encode(self, texts: list[str], k: int, max_tokens: int) -> list[Encoding]:
+        if not 1 <= k <= self.artifact.manifest.vocabulary_size:
+            raise ValueError(f"k is {k}; it must be between 1 and {self.artifact.manifest.vocabulary_size}")
+        tokens = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        lengths = [len(t) for t in tokens]
+        ids = self._input_ids(tokens, max_tokens)
+        vectors: list[FusedVector | None] = [None] * len(texts)
+        for batch in batches([len(i) for i in ids], self._max_batch_tokens):
+            raw = self._run([ids[position] for position in batch], k)
+            for row, position in enumerate(batch):
+                vectors[position] = _vector(raw, row)
+        room = max_tokens - self._added
+        return [
+            Encoding(vector, length, length > room) for vector, length in zip(_complete(vectors), lengths, strict=True)
+        ]
+
+    def _input_ids(self, tokens: list[Tokens], max_tokens: int) -> list[list[int]]:
+        for text in tokens:
+            text.truncate(max_tokens - self._added)
+        return [self._tokenizer.post_process(text).ids for text in tokens]  # [CLS] .. [SEP]
+
+    @cached_property
+    def _added(self) -> int:
+        """Special tokens around a text."""
+        return self._tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    def _run(self, rows: list[list[int]], k: int) -> _Raw:
+        longest = max(map(len, rows))
+        input_ids = np.zeros((len(rows), longest), np.int64)  # padding ids do not matter: the mask is 0 there
+        attention_mask = np.zeros_like(input_ids)
+        for row, ids in enumerate(rows):
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": np.array(k, np.int64)}
+        return _Raw(*self._session.run(list(OUTPUTS), feed))
+
+
+def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Positions of texts, grouped by similar length so that `rows * longest` stays within `max_tokens`.
+
+    >>> list(batches([3, 9, 3, 2], max_tokens=9))
+    [[3, 0, 2], [1]]
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[position] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _vector(raw: _Raw, row: int) -> FusedVector | None:
+    """One row without its padding and in ascending order of index; None where it holds NaN, Inf or no entry."""
+    cls, indices, values = raw.cls[row], raw.indices[row], raw.values[row]
+    if not (np.isfinite(cls).all() and np.isfinite(values).all()):
+        return None
+    kept = values > 0
+    order = np.argsort(indices[kept])
+    return FusedVector(cls.copy(), indices[kept][order], values[kept][order]) if kept.any() else None
+
+
+def _complete(vectors: list[FusedVector | None]) -> list[FusedVector]:
+    missing = tuple(position for position, vector in enumerate(vectors) if vector is None)
+    if missing:
+        raise EncodingError("no word that the model knows, so there is nothing to encode", missing)
+    return [vector for vector in vectors if vector is not None]
+
+
+def _load_tokenizer(artifact: Artifact) -> Tokenizer:
+    file = artifact.path / TOKENIZER
+    tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    found = tokenizer.get_vocab_size(with_added_tokens=True)
+    if found != artifact.manifest.vocabulary_size:
+        raise ArtifactError(
+            f"{file} has {found} entries, the manifest says {artifact.manifest.vocabulary_size}; export it anew"
+        )
+    return tokenizer
+
+
+def _load_session(artifact: Artifact, provider: Provider, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ProviderError(
+            'ONNX Runtime is not installed; install it with `pip install "dupmae-search[cpu]"` (or [gpu])'
+        ) from error
+    wanted = _provider_name(artifact, provider, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or _cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a service waits more than it works
+    if provider == "cuda":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = onnxruntime.InferenceSession(artifact.path / GRAPH, options, providers=[wanted])
+    if session.get_providers()[0] != wanted:
+        raise ProviderError(
+            f"asked for {wanted}, ONNX Runtime took {session.get_providers()[0]}; check the CUDA driver"
+        )
+    _check_graph(session, artifact.manifest)
+    return session
+
+
+def _provider_name(artifact: Artifact, provider: Provider, available: list[str]) -> str:
+    if provider == "cpu":
+        return "CPUExecutionProvider"
+    if artifact.manifest.precision == "int8":
+        raise ProviderError("an int8 artifact is for CPUs; export the checkpoint with `--precision fp32` for a GPU")
+    if "CUDAExecutionProvider" not in available:
+        raise ProviderError(
+            f"this ONNX Runtime has no CUDA (it has {', '.join(available)}); "
+            'replace it: `pip uninstall onnxruntime`, then `pip install "dupmae-search[gpu]"`'
+        )
+    return "CUDAExecutionProvider"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_graph(session: Any, manifest: Manifest) -> None:
+    for what, wanted, nodes in (
+        ("inputs", INPUTS, session.get_inputs()),
+        ("outputs", OUTPUTS, session.get_outputs()),
+    ):
+        found = {node.name: node.type for node in nodes}
+        if found != wanted:
+            raise ArtifactError(f"{GRAPH} has {what} {found}, not {wanted}; export the checkpoint with this release")
+    dense_dim = session.get_outputs()[0].shape[1]
+    if dense_dim != manifest.dense_dim:
+        raise ArtifactError(f"{GRAPH} gives {dense_dim} dense dimensions, the manifest says {manifest.dense_dim}")

@@ -1,0 +1,182 @@
+"""Checkpoint to artifact: write the graph, the tokenizer and the manifest, and prove that they say what PyTorch says.
+
+Nothing is left under the asked name unless the proof succeeds: the folder is made beside it and renamed last.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue
+from transformers import PreTrainedTokenizerFast
+
+from model.artifact import FORMAT_VERSION, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, Manifest, digest
+from model.dupmae import FusedEncoder
+from model.encoder import Encoder
+from model.graph import EncoderGraph
+from model.vector import FusedVector
+
+Precision = Literal["fp32", "int8"]
+
+
+class ExportError(Exception):
+    """The network cannot be exported, or the artifact strays from it by more than its budget."""
+
+
+class Facts(BaseModel):
+    """What the exporter cannot read from the network; each field is described in `artifact.Manifest`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    base_model: str
+    licence: str
+    k_query: int = 64
+    k_document: int = 128
+    max_query_tokens: int = 64
+    max_document_tokens: int = 256
+    query_prompt: str = ""
+    document_prompt: str = ""
+    training: dict[str, JsonValue] = {}
+    evaluation: dict[str, dict[str, float]] = {}
+    compatible_with: dict[str, float] = {}
+
+
+class Agreement(NamedTuple):
+    """How far an artifact is from PyTorch, over some texts.
+
+    Attributes:
+        cls_error: The largest difference in any dimension, relative to the longest [CLS] vector.
+        ot_error: The largest difference in any shared OT entry, relative to the greatest entry.
+        overlap: The mean share of OT entries that both keep.
+    """
+
+    cls_error: float
+    ot_error: float
+    overlap: float
+
+
+BUDGETS = {"fp32": Agreement(1e-4, 1e-4, 0.999)}
+
+
+def export(
+    encoder: FusedEncoder,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    precision: Precision,
+    facts: Facts,
+    card: str,
+    texts: Sequence[str],
+) -> Artifact:
+    """Write an artifact.
+
+    Args:
+        encoder: On the CPU.
+        tokenizer: The encoder's.
+        folder: Must not exist.
+        precision: Of the weights and of the products with them.
+        facts: For the manifest.
+        card: The text of MODEL_CARD.md.
+        texts: Real texts to compare PyTorch and the artifact on.
+
+    Raises:
+        ExportError: Another kind of network, the folder exists, or the artifact is over its budget.
+    """
+    _check(encoder, tokenizer, folder)
+    encoder.eval()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write(encoder, tokenizer, partial, precision, facts, card)
+        artifact = Artifact.open(partial)
+        _verify(agreement(encoder, Encoder(artifact), texts), BUDGETS[precision])
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Artifact(folder, artifact.manifest)
+
+
+def agreement(encoder: FusedEncoder, exported: Encoder, texts: Sequence[str]) -> Agreement:
+    """Compare the documents' vectors of PyTorch, text by text, with those of an artifact."""
+    manifest = exported.artifact.manifest
+    pairs = [
+        (_reference(encoder, exported.input_ids(text, manifest.max_document_tokens), manifest.k_document), found.vector)
+        for text, found in zip(texts, exported.encode_documents(texts), strict=True)
+    ]
+    cls_scale = max(float(np.abs(wanted.cls).max()) for wanted, _ in pairs)
+    ot_scale = max(float(wanted.ot_values.max(initial=0)) for wanted, _ in pairs)
+    return Agreement(
+        max(float(np.abs(wanted.cls - found.cls).max()) for wanted, found in pairs) / cls_scale,
+        max(_ot_error(wanted, found) for wanted, found in pairs) / ot_scale,
+        float(np.mean([_overlap(wanted, found) for wanted, found in pairs])),
+    )
+
+
+def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    config = encoder.mlm.config
+    if folder.exists():
+        raise ExportError(f"{folder} exists; choose another folder or remove it")
+    if config.hidden_act != "gelu" or config.model_type != "bert":
+        raise ExportError(f"only BERT with gelu can be exported, not {config.model_type} with {config.hidden_act}")
+    if sorted(encoder.special_ids.tolist()) != sorted(tokenizer.all_special_ids):
+        raise ExportError(
+            f"the encoder's special ids {sorted(encoder.special_ids.tolist())} are not the tokenizer's "
+            f"{sorted(tokenizer.all_special_ids)}; load both from one checkpoint"
+        )
+
+
+def _write(
+    encoder: FusedEncoder,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    precision: Precision,
+    facts: Facts,
+    card: str,
+) -> None:
+    ir.save(EncoderGraph(encoder).build(), folder / GRAPH)
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    backend.save(str(folder / TOKENIZER))
+    (folder / MODEL_CARD).write_text(card, encoding="utf-8")
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        dense_dim=encoder.project.out_features,
+        vocabulary_size=encoder.mlm.config.vocab_size,
+        activation=encoder.terms.activation,
+        precision=precision,
+        fingerprint="",
+        **facts.model_dump(),
+    )
+    manifest = manifest.model_copy(update={"fingerprint": digest(folder, manifest)})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _verify(found: Agreement, budget: Agreement) -> None:
+    if found.cls_error > budget.cls_error or found.ot_error > budget.ot_error or found.overlap < budget.overlap:
+        raise ExportError(f"the artifact strays from PyTorch: {found}, budget {budget}; nothing was written")
+
+
+@torch.no_grad()
+def _reference(encoder: FusedEncoder, ids: list[int], k: int) -> FusedVector:
+    input_ids = torch.tensor([ids])
+    cls, bag = encoder(input_ids, torch.ones_like(input_ids), k)
+    kept = bag.values[0] > 0
+    order = bag.indices[0][kept].argsort()
+    return FusedVector(cls[0].numpy(), bag.indices[0][kept][order].numpy(), bag.values[0][kept][order].numpy())
+
+
+def _ot_error(wanted: FusedVector, found: FusedVector) -> float:
+    _, mine, theirs = np.intersect1d(wanted.ot_indices, found.ot_indices, assume_unique=True, return_indices=True)
+    return float(np.abs(wanted.ot_values[mine] - found.ot_values[theirs]).max(initial=0))
+
+
+def _overlap(wanted: FusedVector, found: FusedVector) -> float:
+    shared = np.intersect1d(wanted.ot_indices, found.ot_indices, assume_unique=True).size
+    return shared / max(wanted.ot_indices.size, found.ot_indices.size)

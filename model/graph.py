@@ -1,0 +1,250 @@
+"""The ONNX graph of a fused encoder, written node by node from its weights.
+
+Why not trace the network: this way each product with a weight is one call that every precision answers in its own way,
+the tied matrix is one initializer, `k` is an input, and the bag of words walks over texts in a Loop. The Loop drops
+padding and special tokens before the LPU, and of its (L, V) scores only one text's exist at a time (15 MB at 128
+tokens, which stays in cache; the whole batch's would be 250 MB and slower).
+
+`export` compares the result with PyTorch, so this second statement of the network cannot drift unseen.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.tape import Tape
+
+from model.dupmae import FusedEncoder
+
+OPSET, IR_VERSION = 21, 10
+
+TIED = "bert.embeddings.word_embeddings.weight"
+TRANSFORM = "cls.predictions.transform"
+
+EMPTY = -1e4
+"""What the maximum over no ordinary token is: below every score, yet finite under any gain."""
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+class Writer:
+    """A graph in the making: nodes in order, and each constant once."""
+
+    def __init__(self) -> None:
+        self._tape = Tape()
+        self._constants: dict[str, ir.Value] = {}
+
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """Append a node of one output."""
+        return self._tape.op(kind, inputs, attributes, domain=domain)
+
+    def ops(self, kind: str, *inputs: ir.Value | None, outputs: int, **attributes: Any) -> Sequence[ir.Value]:
+        """Append a node of several outputs."""
+        return self._tape.op_multi_out(kind, inputs, attributes, num_outputs=outputs)
+
+    def constant(self, value: Any, name: str | None = None) -> ir.Value:
+        """An array as an initializer. Only small ones may go unnamed: they are known by their value."""
+        array = np.asarray(value)
+        name = name or f"{array.dtype}_{array.tolist()}"
+        if name not in self._constants:
+            self._constants[name] = ir.Value(
+                name=name,
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                shape=ir.Shape(array.shape),
+                const_value=ir.tensor(array, name=name),
+            )
+        return self._constants[name]
+
+    def body(self) -> "Writer":
+        """A writer for a subgraph, whose constants are kept with this one's."""
+        inner = Writer()
+        inner._constants = self._constants
+        return inner
+
+    def subgraph(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], name: str) -> ir.Graph:
+        """The nodes as a body, their values named apart from those of the graph around it."""
+        for number, value in enumerate(output for node in self._tape.nodes for output in node.outputs):
+            value.name = f"{name}_{number}"
+        return ir.Graph(inputs, outputs, nodes=self._tape.nodes, name=name)
+
+    def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+        """The finished model."""
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self._tape.nodes,
+            initializers=list(self._constants.values()),
+            opset_imports={"": OPSET, "com.microsoft": 1},
+            name="dupmae",
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="dupmae-search")
+
+
+class Products(Protocol):
+    """How a precision multiplies by weights."""
+
+    def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
+        """Rows of the tied matrix: (B, L) -> (B, L, d)."""
+
+    def linear(self, writer: Writer, x: ir.Value, name: str) -> ir.Value:
+        """`x @ weight.T + bias` of the layer of this name: (.., K) -> (.., N)."""
+
+    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
+        """The maximum over rows of their product with the tied matrix: (n, d) -> (V,)."""
+
+
+class FloatProducts:
+    """float32 throughout."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
+        return writer.op("Gather", self._tied(writer), ids)
+
+    def linear(self, writer: Writer, x: ir.Value, name: str) -> ir.Value:
+        weight = writer.constant(self._weights[f"{name}.weight"].T.copy(), f"{name}.weight")  # (K, N)
+        y = writer.op("MatMul", x, weight)
+        bias = self._weights.get(f"{name}.bias")
+        return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
+
+    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
+        scores = writer.op("Gemm", rows, self._tied(writer), transB=1)  # (n, V)
+        return writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
+
+    def _tied(self, writer: Writer) -> ir.Value:
+        return writer.constant(self._weights[TIED], TIED)
+
+
+class EncoderGraph:
+    """Writes the parts of one encoder's graph."""
+
+    def __init__(self, encoder: FusedEncoder) -> None:
+        self.encoder = encoder
+        self.config = encoder.mlm.config
+        self.weights = named_weights(encoder)
+        self.products: Products = FloatProducts(self.weights)
+        self.writer = Writer()
+
+    def build(self) -> ir.Model:
+        """`input_ids` (B, L), `attention_mask` (B, L), `k` () -> `cls` (B, d'), `ot_indices` and `ot_values` (B, k)."""
+        writer = self.writer
+        input_ids = _value("input_ids", ir.DataType.INT64, ["B", "L"])
+        attention_mask = _value("attention_mask", ir.DataType.INT64, ["B", "L"])
+        k = _value("k", ir.DataType.INT64, [])
+        hidden = self._trunk(input_ids, attention_mask)
+        cls = self.products.linear(writer, writer.op("Gather", hidden, writer.constant(0), axis=1), "project")
+        features = self._norm(writer.op("Gelu", self._linear(hidden, f"{TRANSFORM}.dense")), f"{TRANSFORM}.LayerNorm")
+        indices, values = self._bags(features, self._ordinary(input_ids, attention_mask), k)
+        outputs = [
+            _typed(cls, "cls", ir.DataType.FLOAT, ["B", self.encoder.project.out_features]),
+            _typed(indices, "ot_indices", ir.DataType.INT64, ["B", "K"]),
+            _typed(values, "ot_values", ir.DataType.FLOAT, ["B", "K"]),
+        ]
+        return writer.model([input_ids, attention_mask, k], outputs)
+
+    def _trunk(self, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
+        """BERT: (B, L), (B, L) -> (B, L, d)."""
+        writer, names = self.writer, "bert.embeddings"
+        places = (
+            self.weights[f"{names}.position_embeddings.weight"]
+            + self.weights[f"{names}.token_type_embeddings.weight"][0]
+        )
+        length = writer.op("Shape", input_ids, start=1)
+        used = writer.op("Slice", writer.constant(places, "places"), writer.constant([0]), length)  # (L, d)
+        x = self._norm(writer.op("Add", self.products.embed(writer, input_ids), used), f"{names}.LayerNorm")
+        seen = writer.op("Cast", attention_mask, to=ir.DataType.FLOAT)
+        penalty = writer.op("Mul", writer.op("Sub", seen, _scalar(writer, 1)), _scalar(writer, 1e9))
+        penalty = writer.op("Unsqueeze", penalty, writer.constant([1, 2]))  # (B, 1, 1, L), 0 or -1e9
+        for number in range(self.config.num_hidden_layers):
+            layer = f"bert.encoder.layer.{number}"
+            x = self._norm(
+                writer.op("Add", self._attention(x, penalty, layer), x), f"{layer}.attention.output.LayerNorm"
+            )
+            inner = writer.op("Gelu", self._linear(x, f"{layer}.intermediate.dense"))
+            x = self._norm(
+                writer.op("Add", self._linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm"
+            )
+        return x
+
+    def _attention(self, x: ir.Value, penalty: ir.Value, layer: str) -> ir.Value:
+        """Multi-head self-attention: (B, L, d) -> (B, L, d)."""
+        writer, heads, d = self.writer, self.config.num_attention_heads, self.config.hidden_size
+        joined = self._linear(x, f"{layer}.attention.self")  # (B, L, 3 d)
+        split = writer.op("Reshape", joined, writer.constant([0, 0, 3, heads, d // heads]))
+        q, k, v = (
+            writer.op("Gather", writer.op("Transpose", split, perm=[2, 0, 3, 1, 4]), writer.constant(part))
+            for part in range(3)
+        )  # (B, H, L, d / H)
+        q = writer.op("Mul", q, _scalar(writer, (d // heads) ** -0.5))
+        scores = writer.op("MatMul", q, writer.op("Transpose", k, perm=[0, 1, 3, 2]))  # (B, H, L, L)
+        seen = writer.op("Softmax", writer.op("Add", scores, penalty), axis=-1)
+        mixed = writer.op("Transpose", writer.op("MatMul", seen, v), perm=[0, 2, 1, 3])
+        merged = writer.op("Reshape", mixed, writer.constant([0, 0, d]))
+        return self._linear(merged, f"{layer}.attention.output.dense")
+
+    def _ordinary(self, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
+        """(B, L) bool: attended and not a special token."""
+        keep = self.writer.op("Cast", attention_mask, to=ir.DataType.BOOL)
+        for special in self.encoder.special_ids.tolist():
+            is_special = self.writer.op("Equal", input_ids, self.writer.constant(special))
+            keep = self.writer.op("And", keep, self.writer.op("Not", is_special))
+        return keep
+
+    def _bags(self, features: ir.Value, keep: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
+        """A Loop over texts: (B, L, d), (B, L) -> indices (B, k), values (B, k)."""
+        text, go_on = _value("text", ir.DataType.INT64, []), _value("go_on", ir.DataType.BOOL, [])
+        body = self.writer.body()
+        rows = body.op("Compress", body.op("Gather", features, text), body.op("Gather", keep, text), axis=0)  # (n, d)
+        mu = body.op("Max", self.products.best(body, rows), _scalar(body, EMPTY))
+        values, indices = body.ops("TopK", self._terms(body, mu), body.op("Reshape", k, body.constant([1])), outputs=2)
+        loop = body.subgraph([text, go_on], [body.op("Identity", go_on), indices, values], "each_text")
+        count = self.writer.op("Gather", self.writer.op("Shape", keep), self.writer.constant(0))
+        return self.writer.ops("Loop", count, None, outputs=2, body=loop)
+
+    def _terms(self, writer: Writer, mu: ir.Value) -> ir.Value:
+        """`TermWeights`. The LPU's own bias is the same at each position, so it is added here, after the maximum."""
+        terms = self.encoder.terms
+        gain, bias = terms.gain.detach().numpy(), terms.bias.detach().numpy()
+        shift = gain * self.weights["cls.predictions.bias"] + bias
+        values = writer.op("Mul", mu, writer.constant(gain, "terms.gain"))
+        values = writer.op("Add", values, writer.constant(shift, "terms.shift"))
+        if terms.activation != "raw":
+            values = writer.op("Relu", values)
+        return writer.op("Log", writer.op("Add", values, _scalar(writer, 1))) if terms.activation == "log1p" else values
+
+    def _linear(self, x: ir.Value, name: str) -> ir.Value:
+        return self.products.linear(self.writer, x, name)
+
+    def _norm(self, x: ir.Value, name: str) -> ir.Value:
+        scale, bias = (
+            self.writer.constant(self.weights[f"{name}.{kind}"], f"{name}.{kind}") for kind in ("weight", "bias")
+        )
+        return self.writer.op("LayerNormalization", x, scale, bias, epsilon=self.config.layer_norm_eps)
+
+
+def named_weights(encoder: FusedEncoder) -> dict[str, NDArray[np.float32]]:
+    """The weights by their names in `transformers`; `project.weight` too, and query, key and value as one matrix."""
+    weights = {name: tensor.numpy() for name, tensor in encoder.mlm.state_dict().items()}
+    weights["project.weight"] = encoder.project.weight.detach().numpy()
+    for layer in range(encoder.mlm.config.num_hidden_layers):
+        attention = f"bert.encoder.layer.{layer}.attention.self"
+        for kind in ("weight", "bias"):
+            parts = [weights[f"{attention}.{part}.{kind}"] for part in ("query", "key", "value")]
+            weights[f"{attention}.{kind}"] = np.concatenate(parts)
+    return weights
+
+
+def _scalar(writer: Writer, value: float) -> ir.Value:
+    return writer.constant(np.float32(value))
+
+
+def _value(name: str, kind: ir.DataType, shape: Sequence[str | int]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(kind), shape=ir.Shape(shape))
+
+
+def _typed(value: ir.Value, name: str, kind: ir.DataType, shape: Sequence[str | int]) -> ir.Value:
+    value.name, value.type, value.shape = name, ir.TensorType(kind), ir.Shape(shape)
+    return value
