@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from model.encoder import Encoding, EncodingError
+from service.searcher import QueryRefused
 
 Encode = Callable[[Sequence[str]], Sequence[Encoding]]
 
@@ -30,10 +31,6 @@ class BatcherClosed(Exception):
 
 class EncoderFailed(Exception):
     """The encoder broke on the batch this query was in; the cause says how."""
-
-
-class QueryRefused(ValueError):
-    """This query has no vector; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +174,12 @@ def _each(encode: Encode, texts: Sequence[str]) -> list[Encoding | Exception]:
             if not error.positions:
                 raise
             refused = {left[position] for position in error.positions}
-            outcomes |= {position: QueryRefused(refusal(texts[position])) for position in refused}
+            outcomes |= {position: QueryRefused(texts[position]) for position in refused}
             left = [position for position in left if position not in refused]
         else:
             outcomes |= zip(left, encodings, strict=True)
             break
     return [outcomes[position] for position in range(len(texts))]
-
-
-def refusal(query: str) -> str:
-    """Why a query without a vector was refused, and what to do about it."""
-    return f"the query {query[:80]!r} holds no word the model can weigh; ask with at least one word"
 
 
 def _failed(error: Exception) -> EncoderFailed:

@@ -5,8 +5,9 @@ different story than the score. A word either stands in the text or was added by
 vocabulary is for.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from model.vector import FusedVector
 
 PIECE = "##"
 """How WordPiece marks an entry that continues a word."""
+
+CARRIER_SHARE = 0.1
+"""A word carries the match when it contributes at least this share of what the best word does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,63 +43,88 @@ class Term:
     in_document: bool
 
 
-def split_words(ids: Iterable[int], vocabulary: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """The words of a text with the entries each is made of, in order.
+class Word(NamedTuple):
+    """A word of a text, uncased, and the vocabulary entries it is made of."""
 
-    >>> split_words([1, 2, 0], ["a", "zip", "##file"])
-    [('zipfile', (1, 2)), ('a', (0,))]
+    text: str
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one document matches one query.
+
+    Attributes:
+        terms: The entries both vectors hold, the largest contribution first.
+        carriers: The document's own words that carry the match, each with what its entries contribute.
     """
-    words: list[list[int]] = []
-    for entry in ids:
-        if words and vocabulary[entry].startswith(PIECE):
+
+    terms: list[Term]
+    carriers: dict[str, float]
+
+
+def split_words(entries: Iterable[str]) -> list[Word]:
+    """The words of a tokenized text, their `##` pieces joined.
+
+    >>> split_words(["zip", "##file", "a"])
+    [Word(text='zipfile', entries=('zip', '##file')), Word(text='a', entries=('a',))]
+    """
+    words: list[list[str]] = []
+    for entry in entries:
+        if words and entry.startswith(PIECE):
             words[-1].append(entry)
         else:
             words.append([entry])
-    return [("".join(vocabulary[entry].removeprefix(PIECE) for entry in word), tuple(word)) for word in words]
-
-
-def word_of_entry(words: Iterable[tuple[str, tuple[int, ...]]]) -> dict[int, str]:
-    """The word that each entry of a text belongs to; the shortest where it belongs to several.
-
-    >>> word_of_entry([("zipfile", (1, 2)), ("zip", (1,))])
-    {1: 'zip', 2: 'zipfile'}
-    """
-    found: dict[int, str] = {}
-    for word, entries in sorted(words, key=lambda each: len(each[1])):
-        for entry in entries:
-            found.setdefault(entry, word)
-    return found
+    return [Word("".join(entry.removeprefix(PIECE) for entry in word), tuple(word)) for word in words]
 
 
 def explain(
     query: FusedVector,
     document: FusedVector,
     *,
-    query_words: Mapping[int, str],
-    document_words: Mapping[int, str],
+    query_words: Sequence[Word],
+    document_words: Sequence[Word],
     vocabulary: Sequence[str],
-) -> list[Term]:
-    """The entries both vectors hold, the largest contribution first.
+) -> Explanation:
+    """Split the OT part of a score into what each vocabulary entry adds.
 
     Args:
         query: The encoded query.
         document: The stored vectors of a document.
-        query_words: Word by entry, as `word_of_entry` gives it for the query's text.
-        document_words: The same for the document's passage.
+        query_words: The query's text.
+        document_words: The document's passage.
         vocabulary: WordPiece strings by id.
     """
+    asked, held = _word_by_entry(query_words), _word_by_entry(document_words)
     shared, mine, theirs = np.intersect1d(
         query.ot_indices, document.ot_indices, assume_unique=True, return_indices=True
     )
+    values = zip(shared.tolist(), query.ot_values[mine].tolist(), document.ot_values[theirs].tolist(), strict=True)
     terms = []
-    for entry, left, right in zip(
-        shared.tolist(), query.ot_values[mine].tolist(), document.ot_values[theirs].tolist(), strict=True
-    ):
-        word = document_words.get(entry) or query_words.get(entry) or _spell(vocabulary[entry])
-        held = (entry in query_words, entry in document_words)
-        terms.append(Term(vocabulary[entry], word, left, right, left * right, *held))
-    return sorted(terms, key=lambda term: (-term.contribution, term.entry))
+    for index, left, right in values:
+        entry = vocabulary[index]
+        word = held.get(entry) or asked.get(entry) or _spell(entry)
+        terms.append(Term(entry, word, left, right, left * right, entry in asked, entry in held))
+    terms.sort(key=lambda term: (-term.contribution, term.entry))
+    return Explanation(terms, _carriers(document_words, terms))
+
+
+def _word_by_entry(words: Iterable[Word]) -> dict[str, str]:
+    """The word that each entry belongs to; the one with the fewest pieces where it belongs to several."""
+    found: dict[str, str] = {}
+    for word in sorted(words, key=lambda word: len(word.entries)):
+        for entry in word.entries:
+            found.setdefault(entry, word.text)
+    return found
 
 
 def _spell(entry: str) -> str:
     return f"-{entry.removeprefix(PIECE)}" if entry.startswith(PIECE) else entry
+
+
+def _carriers(words: Iterable[Word], terms: Iterable[Term]) -> dict[str, float]:
+    """Weight by word, without those that hardly matter: function words match in every document."""
+    contributions = {term.entry: term.contribution for term in terms}
+    weights = {word.text: sum(contributions.get(entry, 0.0) for entry in set(word.entries)) for word in words}
+    least = CARRIER_SHARE * max(weights.values(), default=0.0)
+    return {word: weight for word, weight in weights.items() if weight > 0 and weight >= least}

@@ -9,7 +9,8 @@ import pytest
 
 from model.encoder import Encoding, EncodingError
 from model.vector import FusedVector
-from service.batching import BatcherClosed, EncoderFailed, MicroBatcher, QueryRefused, QueueFull
+from service.batching import BatcherClosed, EncoderFailed, MicroBatcher, QueueFull
+from service.searcher import QueryRefused
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.vector import FusedVector
-from service.explain import explain, split_words, word_of_entry
+from service.explain import Explanation, explain, split_words
 
 VOCABULARY = ("a", "zip", "##file", "archive", "##s")
 
@@ -17,36 +17,48 @@ def vector(entries: dict[int, float]) -> FusedVector:
     )
 
 
-sparse = st.dictionaries(st.integers(0, 4), st.floats(0.01, 10), min_size=1).map(vector)
+def explained(query: dict[int, float], document: dict[int, float], asked: str = "", held: str = "") -> Explanation:
+    return explain(
+        vector(query),
+        vector(document),
+        query_words=split_words(asked.split()),
+        document_words=split_words(held.split()),
+        vocabulary=VOCABULARY,
+    )
+
+
+sparse = st.dictionaries(st.integers(0, 4), st.floats(0.01, 10), min_size=1)
 
 
 @given(sparse, sparse)
-def test_contributions_add_up_to_the_ot_part(query: FusedVector, document: FusedVector) -> None:
-    terms = explain(query, document, query_words={}, document_words={}, vocabulary=VOCABULARY)
-    assert sum(term.contribution for term in terms) == pytest.approx(query.score(document).ot, rel=1e-5, abs=1e-6)
+def test_contributions_add_up_to_the_ot_part(query: dict[int, float], document: dict[int, float]) -> None:
+    terms = explained(query, document).terms
+    expected = vector(query).score(vector(document)).ot
+    assert sum(term.contribution for term in terms) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert sorted(terms, key=lambda term: -term.contribution) == terms
 
 
-def test_a_term_says_which_side_holds_the_word_and_which_was_added() -> None:
-    (term,) = explain(
-        vector({3: 2.0}), vector({3: 1.5}), query_words={}, document_words={3: "archive"}, vocabulary=VOCABULARY
-    )
+def test_a_term_says_which_side_holds_the_word_and_which_the_model_added() -> None:
+    (term,) = explained({3: 2.0}, {3: 1.5}, held="archive").terms
     assert (term.word, term.contribution) == ("archive", 3.0)
     assert (term.in_query, term.in_document) == (False, True)
 
 
 def test_a_piece_is_shown_as_the_word_that_holds_it() -> None:
-    (term,) = explain(
-        vector({2: 1.0}), vector({2: 1.0}), query_words={}, document_words={2: "zipfile"}, vocabulary=VOCABULARY
-    )
+    (term,) = explained({2: 1.0}, {2: 1.0}, held="zip ##file").terms
     assert (term.entry, term.word) == ("##file", "zipfile")
 
 
 def test_a_piece_that_neither_text_holds_is_shown_with_a_hyphen() -> None:
-    (term,) = explain(vector({4: 1.0}), vector({4: 1.0}), query_words={}, document_words={}, vocabulary=VOCABULARY)
+    (term,) = explained({4: 1.0}, {4: 1.0}).terms
     assert (term.entry, term.word) == ("##s", "-s")
 
 
 def test_an_entry_that_stands_alone_somewhere_is_its_own_word() -> None:
-    words = split_words([1, 2, 0, 1], VOCABULARY)
-    assert word_of_entry(words) == {0: "a", 1: "zip", 2: "zipfile"}
+    (term,) = explained({1: 1.0}, {1: 1.0}, held="zip ##file a zip").terms
+    assert term.word == "zip"
+
+
+def test_the_carriers_are_the_words_of_the_document_whole_and_without_those_that_hardly_matter() -> None:
+    explanation = explained({0: 0.1, 1: 2.0, 2: 1.0, 3: 5.0}, {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, held="a zip ##file")
+    assert explanation.carriers == {"zipfile": pytest.approx(3.0)}

@@ -1,0 +1,58 @@
+"""The app factory: everything a request needs is made in the lifespan and lives on `app.state`, nothing at import."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from service import problems
+from service.access import BodyLimit, RequestLog
+from service.metrics import Metrics
+from service.routes import health, page, search
+from service.searcher import Searchers
+from service.serving import Serving
+from service.settings import Settings
+
+DESCRIPTION = "Search with one model that gives a dense and a lexical vector in one pass, and one exact score."
+
+
+def create_app(open_searchers: Callable[[], Searchers], settings: Settings) -> FastAPI:
+    """The HTTP service over the indexes that `open_searchers` connects to.
+
+    Args:
+        open_searchers: Called when the app starts, and again on request as long as it fails.
+        settings: Bounds, deadlines and the default index.
+    """
+
+    metrics = Metrics()
+
+    def count(line: Mapping[str, Any]) -> None:
+        if line["path"] == search.PATH:
+            metrics.requested(line.get("mode", "invalid"), line["status"])
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        serving = Serving(open_searchers, settings, metrics)
+        app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
+        serving.start()
+        try:
+            yield
+        finally:
+            await serving.close()
+
+    app = FastAPI(
+        title="dupmae-search",
+        version=version("dupmae-search"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestLog, observe=count)
+    problems.install(app)
+    for routes in (search.router, health.router, page.router):
+        app.include_router(routes)
+    return app

@@ -1,0 +1,146 @@
+"""Every error of the service as `application/problem+json` (RFC 9457), in one table.
+
+A `type` is a stable name a program may switch on; `detail` is for people and names the remedy. What is not in the table
+is a defect of ours: 500, the trace in the log under the request id and never in the answer.
+"""
+
+import http
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from indexer.store import IndexNotFound, InvalidFilter, StoreError
+from service.batching import BatcherClosed, QueueFull
+from service.searcher import QueryRefused
+from service.serving import NotReady
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "X-Request-ID"
+RETRY_AFTER_S = 1
+
+
+class BadRequest(Exception):
+    """A request that is well formed and still cannot be answered; the field, and why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+class WrongArtifact(Exception):
+    """The request pins an artifact that is not the one served."""
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+class Kind(NamedTuple):
+    """How one kind of error is answered."""
+
+    status: int
+    name: str
+    retry: bool = False
+
+
+KINDS: Mapping[type[Exception], Kind] = {
+    QueryRefused: Kind(422, "query-refused"),
+    InvalidFilter: Kind(422, "invalid-filter"),
+    IndexNotFound: Kind(404, "index-not-found"),
+    WrongArtifact: Kind(409, "wrong-artifact"),
+    QueueFull: Kind(429, "queue-full", retry=True),
+    NotReady: Kind(503, "not-ready", retry=True),
+    StoreError: Kind(503, "store-unavailable", retry=True),
+    BatcherClosed: Kind(503, "shutting-down", retry=True),
+    TimeoutError: Kind(504, "deadline-exceeded"),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(BadRequest, _bad_request)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+    for error in KINDS:
+        app.add_exception_handler(error, _known)
+
+
+def problem(
+    request_id: str,
+    status: int,
+    name: str,
+    detail: str,
+    *,
+    errors: list[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response for one error; `name` becomes its `type`."""
+    body = Problem(
+        type=f"urn:dupmae:{name}",
+        title=http.HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        request_id=request_id,
+        errors=errors,
+    )
+    content = body.model_dump_json(exclude_none=True)
+    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=MEDIA_TYPE)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if kind.retry else None
+    detail = str(error) or "the deadline passed before there was an answer; allow more time with `timeout_ms`"
+    return problem(request.state.request_id, kind.status, kind.name, detail, headers=headers)
+
+
+async def _bad_request(request: Request, error: Exception) -> Response:
+    field = FieldError(field=cast(BadRequest, error).field, message=str(error))
+    detail = f"{field.field}: {field.message}"
+    return problem(request.state.request_id, 422, "invalid-request", detail, errors=[field])
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    found = cast(RequestValidationError, error).errors()
+    if found[0]["type"] == "json_invalid":
+        detail = f"the body is not JSON: {found[0]['ctx']['error']} at character {found[0]['loc'][-1]}"
+        return problem(request.state.request_id, 400, "broken-json", detail)
+    errors = [FieldError(field=_field(each["loc"]), message=each["msg"]) for each in found]
+    detail = "; ".join(f"{each.field}: {each.message}" for each in errors)
+    return problem(request.state.request_id, 422, "invalid-request", detail, errors=errors)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    raised = cast(HTTPException, error)
+    name = http.HTTPStatus(raised.status_code).phrase.lower().replace(" ", "-")
+    return problem(request.state.request_id, raised.status_code, name, raised.detail, headers=raised.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    detail = "an error of the service, not of the request; its log has the trace under this request id"
+    return problem(request.state.request_id, 500, "internal-error", detail)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part != "body") or "body"

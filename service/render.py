@@ -1,0 +1,60 @@
+"""From hits to the answer that goes over the wire."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+
+from indexer.store import Hit, Mode
+from model.encoder import Encoding
+from service.schemas import (
+    IndexOut,
+    Meta,
+    ModelOut,
+    PartsOut,
+    QueryOut,
+    ResultOut,
+    RunOut,
+    SearchResponse,
+    TermOut,
+    With,
+)
+from service.searcher import Searcher
+from service.snippet import snippet
+
+
+def render(
+    searcher: Searcher, query: str, encoding: Encoding, hits: Sequence[Hit], *, with_: Collection[With]
+) -> list[ResultOut]:
+    """Each hit with its snippet and, as far as `with_` asks for them, its parts and its explanation."""
+    return [_result(searcher, query, encoding, hit, with_) for hit in hits]
+
+
+def respond(
+    searcher: Searcher, encoding: Encoding, results: list[ResultOut], *, mode: Mode, took: Mapping[str, float]
+) -> SearchResponse:
+    """The whole answer; `took` in seconds by stage."""
+    build, manifest = searcher.build, searcher.encoder.artifact.manifest
+    meta = Meta(
+        took_ms={stage: round(1000 * seconds, 3) for stage, seconds in took.items()},
+        mode=mode,
+        model=ModelOut(name=manifest.name, fingerprint=build.fingerprint),
+        index=IndexOut(name=build.index, build=build.id, documents=build.documents),
+        query=QueryOut(tokens=encoding.tokens, truncated=encoding.truncated),
+    )
+    return SearchResponse(results=results, meta=meta)
+
+
+def _result(searcher: Searcher, query: str, encoding: Encoding, hit: Hit, with_: Collection[With]) -> ResultOut:
+    payload = hit.point.payload
+    explanation = searcher.explain(query, encoding.vector, hit.point)
+    text, metadata = str(payload.get("text", "")), payload.get("metadata")
+    return ResultOut(
+        id=str(payload["doc_id"]),
+        score=hit.score,
+        parts=PartsOut(cls=hit.parts.cls, ot=hit.parts.ot) if "parts" in with_ else None,
+        title=str(payload.get("title", "")),
+        text=text,
+        url=str(payload.get("url", "")),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        highlights=[RunOut(text=run.text, match=run.match) for run in snippet(text, explanation.carriers)],
+        explain=[TermOut(**asdict(term)) for term in explanation.terms] if "explain" in with_ else None,
+    )

@@ -1,0 +1,39 @@
+"""For the machines that watch: alive, ready, and in numbers."""
+
+import asyncio
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.problems import Problem
+from service.routes.state import AppMetrics, AppServing, AppSettings
+from service.serving import NotReady
+
+WAIT_S = 0.5
+"""How long a readiness probe waits for an index that is being opened; probes give up after a second themselves."""
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", summary="Whether the process answers")
+async def livez() -> dict[str, bool]:
+    """200 as long as the event loop runs."""
+    return {"live": True}
+
+
+@router.get("/readyz", summary="Whether the default index can be searched", responses={503: {"model": Problem}})
+async def readyz(serving: AppServing, settings: AppSettings) -> JSONResponse:
+    """200 after warm-up; before that, and as long as the index cannot be opened, 503 with the reason."""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            build = (await serving.desk(settings.index)).searcher.build
+    except TimeoutError as error:
+        raise NotReady(f"index {settings.index!r} is being opened") from error
+    return JSONResponse({"ready": True, "index": build.index, "build": build.id, "fingerprint": build.fingerprint})
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(metrics: AppMetrics) -> Response:
+    """The exposition format, text version 0.0.4."""
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

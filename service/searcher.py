@@ -1,0 +1,201 @@
+"""Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
+
+from contextlib import ExitStack, suppress
+from itertools import islice
+from threading import Lock
+from time import perf_counter
+from typing import NamedTuple, Self
+
+from indexer.catalog import kept_artifact, open_engine
+from indexer.points import point_id
+from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
+from model.artifact import ArtifactError
+from model.encoder import Encoder, Encoding, EncodingError
+from model.vector import FusedVector
+from service.explain import Explanation, Word, explain, split_words
+from service.settings import Settings
+from service.snippet import READ
+
+SHOWN = 80
+"""Characters of a query that an error message repeats."""
+
+
+class QueryRefused(ValueError):
+    """This query has no vector."""
+
+    def __init__(self, query: str) -> None:
+        shown = query if len(query) <= SHOWN else query[:SHOWN] + "…"
+        super().__init__(f"the query {shown!r} holds no word the model can weigh; ask with at least one word")
+
+
+class DocumentNotFound(LookupError):
+    """No document of this id in the index."""
+
+
+class Answer(NamedTuple):
+    """What a search found, and how long its stages took.
+
+    Attributes:
+        encoding: The encoded query.
+        hits: Best first.
+        took: Seconds by stage.
+    """
+
+    encoding: Encoding
+    hits: list[Hit]
+    took: dict[str, float]
+
+
+class Searcher:
+    """One build and the encoder that made it.
+
+    Attributes:
+        encoder: Encodes the queries.
+        store: Holds the passages.
+    """
+
+    def __init__(self, encoder: Encoder, store: Store, *, depth: int = DEFAULT_DEPTH) -> None:
+        """Pair an encoder with a build.
+
+        Raises:
+            ArtifactError: The build was encoded by another artifact.
+        """
+        build = store.build
+        if build.fingerprint not in {encoder.fingerprint, *encoder.artifact.manifest.compatible_with}:
+            raise ArtifactError(
+                f"index {build.index!r} was encoded by artifact {build.fingerprint[:12]}, not by "
+                f"{encoder.fingerprint[:12]} ({encoder.artifact.path}); build the index again with this artifact"
+            )
+        self.encoder = encoder
+        self.store = store
+        self._depth = depth
+
+    @property
+    def build(self) -> Build:
+        """The facts of the build that answers."""
+        return self.store.build
+
+    def search(self, query: str, *, mode: Mode = "fused", limit: int = 10, filter: Filter | None = None) -> Answer:
+        """Encode one query and retrieve its hits.
+
+        Raises:
+            QueryRefused: The query has no vector.
+            StoreError: As `Store.search`.
+        """
+        began = perf_counter()
+        encoding = self.encode(query)
+        encoded = perf_counter()
+        hits = self.retrieve(encoding.vector, mode=mode, limit=limit, filter=filter)
+        return Answer(encoding, hits, {"encode": encoded - began, "retrieve": perf_counter() - encoded})
+
+    def encode(self, query: str) -> Encoding:
+        """The encoding of one query; `QueryRefused` when it has none."""
+        try:
+            return self.encoder.encode_queries([query])[0]
+        except EncodingError as error:
+            raise QueryRefused(query) from error
+
+    def retrieve(self, query: FusedVector, *, mode: Mode, limit: int, filter: Filter | None = None) -> list[Hit]:
+        """The best `limit` hits of an encoded query, at the depth of the settings."""
+        return self.store.search(query, mode=mode, limit=limit, depth=self._depth, filter=filter)
+
+    def document(self, document_id: str) -> Point:
+        """One document by the id its source gave it.
+
+        Raises:
+            DocumentNotFound: The index holds no such document.
+        """
+        points = self.store.get([point_id(document_id)])
+        if not points:
+            raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
+        return points[0]
+
+    def explain(self, query: str, vector: FusedVector, point: Point) -> Explanation:
+        """Why a stored passage matches a query, whether a search found it or not.
+
+        Args:
+            query: The text of the query.
+            vector: Its encoding.
+            point: The passage.
+        """
+        return explain(
+            vector,
+            point.vector,
+            query_words=self._words(query),
+            document_words=self._words(passage(point)),
+            vocabulary=self.encoder.vocabulary,
+        )
+
+    def warm_up(self) -> None:
+        """Run model and store once, so that the first caller does not pay for lazy initialization."""
+        words = islice((entry for entry in self.encoder.vocabulary if entry.isalpha()), 8)
+        with suppress(QueryRefused):
+            self.search(" ".join(words), limit=1)
+
+    def close(self) -> None:
+        """Close the store; the encoder has nothing to close."""
+        self.store.close()
+
+    def _words(self, text: str) -> list[Word]:
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
+
+
+class Searchers:
+    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._encoders: dict[str, Encoder] = {}
+        self._lock = Lock()
+        self._closing = ExitStack()
+        self._closing.callback(engine.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self, index: str) -> Searcher:
+        """The published build of an index with its encoder, which is loaded once per fingerprint.
+
+        Raises:
+            IndexNotFound: Nothing is published under this name; the message names the indexes that are.
+            ArtifactError: The artifact of the build is missing or damaged.
+            ProviderError: The encoder cannot run where the settings want it.
+            StoreError: The engine failed.
+        """
+        build = self._engine.published(index)
+        searcher = Searcher(self._encoder(build), self._engine.open(index, build.id), depth=self._settings.depth)
+        self._closing.callback(searcher.close)
+        return searcher
+
+    def close(self) -> None:
+        """Close every opened store, then the engine."""
+        self._closing.close()
+
+    def _encoder(self, build: Build) -> Encoder:
+        with self._lock:
+            if build.fingerprint not in self._encoders:
+                self._encoders[build.fingerprint] = Encoder(
+                    kept_artifact(self._settings, build),
+                    provider=self._settings.provider,
+                    threads=self._settings.threads,
+                    max_batch_tokens=self._settings.max_batch_tokens,
+                )
+            return self._encoders[build.fingerprint]
+
+
+def open_searchers(settings: Settings) -> Searchers:
+    """The indexes of the settings' engine.
+
+    Raises:
+        StoreUnavailable: The engine cannot be reached.
+    """
+    return Searchers(open_engine(settings), settings)
+
+
+def passage(point: Point) -> str:
+    """The text a stored passage was encoded from."""
+    return " ".join(str(point.payload[part]) for part in ("title", "text") if point.payload.get(part))
