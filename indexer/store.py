@@ -1,9 +1,11 @@
 """What an engine must do: the two protocols that `edge` and `qdrant` implement, and the values they exchange.
 
 A `Store` is one build: a collection of points that one artifact encoded. An `Engine` holds the builds of every named
-index and knows which build of each is published. Both engines answer alike; `tests/indexer` runs one contract over both.
+index and knows which build of each is published. Both engines answer alike: `tests/indexer`
+runs one contract over both.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,8 +25,9 @@ DEFAULT_DEPTH = 200
 """Candidates that each side of a fused query brings. The score is exact at any depth; the ranking is complete only
 if no true hit lies deeper than this on both sides (see docs/architecture.md for the measured overlap)."""
 
-RRF_K = 60
-"""The constant of reciprocal rank fusion (Cormack et al., 2009)."""
+INDEX_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+FIELD_PATH = re.compile(r"[A-Za-z0-9_-]+(\[\])?(\.[A-Za-z0-9_-]+(\[\])?)*")
 
 
 class StoreError(Exception):
@@ -65,6 +68,11 @@ class Build(BaseModel):
     dead: int = 0
     state: Literal["building", "ready", "failed"] = "building"
 
+    @property
+    def indexed_fields(self) -> dict[str, FieldType]:
+        """Payload fields with an index, which are those a filter may name."""
+        return {**self.fields, "doc_id": "keyword", "parent_id": "keyword"}
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -80,7 +88,7 @@ class Hit:
     """One answer. `parts` are the addends of `score` in the mode that was asked.
 
     In `fused` they are the two inner products over the stored vectors; in `cls` and `ot` the other part is 0; in `rrf`
-    they are the two reciprocal ranks. So `parts.cls + parts.ot` equals `score` within 1e-4 in every mode.
+    they are the two reciprocal ranks. `score` is their sum, computed in float64 and not taken from the engine.
     """
 
     point: Point
@@ -92,7 +100,8 @@ class Store(Protocol):
     """One build. Calls are thread-safe for reading; one writer at a time."""
 
     @property
-    def build(self) -> Build: ...
+    def build(self) -> Build:
+        """The facts as they stood when the build was opened."""
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points, replacing those of the same id. Durable after `flush`."""
@@ -106,7 +115,8 @@ class Store(Protocol):
     def scroll(self) -> Iterator[Point]:
         """Every point once, in ascending order of id."""
 
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """Number of points, exactly."""
 
     def search(
         self,
@@ -128,6 +138,7 @@ class Store(Protocol):
 
         Raises:
             InvalidFilter: Unknown condition or a field without a payload index.
+            StoreError: A query that does not fit the build, or an engine whose score disagrees with its own vectors.
             StoreUnavailable: The engine cannot be reached.
         """
 
@@ -137,7 +148,8 @@ class Store(Protocol):
     def optimize(self) -> None:
         """Build the indexes that search wants. Slow; never called in a serving process."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the build; harmless when done already."""
 
 
 class Engine(Protocol):
@@ -161,15 +173,54 @@ class Engine(Protocol):
         """
 
     def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> Store:
-        """One build, the published one unless named; read-only unless `write`."""
+        """One build, the published one unless named; read-only unless `write`.
+
+        Raises:
+            IndexNotFound: Nothing is published, or there is no build of this id.
+            BuildLocked: Edge only: another process writes to this build, or reads it while we want to write.
+        """
 
     def save(self, build: Build) -> None:
         """Replace the stored facts of a build atomically."""
 
     def publish(self, build: Build) -> None:
-        """Make this build the one its index answers from, atomically. Nothing is deleted."""
+        """Make this build the one its index answers from, atomically. Nothing is deleted.
+
+        Raises:
+            StoreError: The saved state of the build is not `ready`.
+        """
 
     def drop(self, build: Build) -> None:
         """Delete a build. Refuses the published one."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release what the engine itself holds; stores are closed by those who opened them."""
+
+
+def check_index_name(name: str) -> None:
+    """Raise StoreError unless `name` can name an index: it becomes a folder, a collection and an alias."""
+    if not INDEX_NAME.fullmatch(name):
+        raise StoreError(
+            f"Index name {name!r} is not allowed: use 1 to 63 of a-z, 0-9, '-' and '_', starting with a letter or "
+            "digit."
+        )
+
+
+def check_build_id(build_id: str) -> None:
+    """Raise StoreError unless `build_id` can name a build: it becomes a folder."""
+    if not BUILD_ID.fullmatch(build_id):
+        raise StoreError(
+            f"Build id {build_id!r} is not allowed: use 1 to 63 letters, digits, '-', '_' and '.', starting with a "
+            "letter or digit."
+        )
+
+
+def check_build(build: Build) -> None:
+    """Raise StoreError unless an engine can store this build under its names."""
+    check_index_name(build.index)
+    check_build_id(build.id)
+    for field in build.fields:
+        if not FIELD_PATH.fullmatch(field):
+            raise StoreError(
+                f"Field {field!r} cannot be indexed: name it as a path, such as metadata.lang or tags[].name."
+            )

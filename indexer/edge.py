@@ -1,0 +1,182 @@
+"""The embedded engine: builds in folders, searched in this process by qdrant-edge.
+
+    <root>/indexes/<name>/current                          the id of the published build
+    <root>/indexes/<name>/builds/<id>/build.json           the facts of a build, written last when it is created
+                                     /shard/               vectors and payloads
+                                     /writer.lock          see `indexer.locks`
+
+There is no write-ahead log: it would allow one opener only, and a build is written from a source that can be read
+again. So points are durable once `flush` has returned. The engine holds the GIL while it searches and optimizes.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import qdrant_edge as edge
+from pydantic import ValidationError
+
+from indexer.edge_store import EdgeStore, naming
+from indexer.locks import BuildLock, loading
+from indexer.store import (
+    Build,
+    FieldType,
+    IndexNotFound,
+    StoreError,
+    check_build,
+    check_build_id,
+    check_index_name,
+)
+
+HNSW = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
+"""The server's own defaults; below `full_scan_threshold` KB of vectors a filtered search scans them all."""
+
+SCHEMA: dict[FieldType, edge.PayloadSchemaType] = {
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+    "datetime": edge.PayloadSchemaType.Datetime,
+    "text": edge.PayloadSchemaType.Text,
+}
+
+
+class EdgeEngine:
+    """Every build under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._indexes = root / "indexes"
+
+    def indexes(self) -> list[str]:
+        """See `Engine.indexes`."""
+        return sorted(path.parent.name for path in self._indexes.glob("*/current"))
+
+    def builds(self, index: str) -> list[Build]:
+        """See `Engine.builds`."""
+        check_index_name(index)
+        found = [_read(path) for path in (self._indexes / index / "builds").glob("*/build.json")]
+        return sorted(found, key=lambda build: (build.created, build.id), reverse=True)
+
+    def published(self, index: str) -> Build:
+        """See `Engine.published`."""
+        check_index_name(index)
+        try:
+            build_id = self._current(index).read_text("utf-8")
+        except FileNotFoundError as error:
+            exist = ", ".join(self.indexes()) or "none"
+            raise IndexNotFound(
+                f"Index {index!r} has no published build; indexes that have one: {exist}. Build it with "
+                "`dupmae index build`."
+            ) from error
+        return self._facts(index, build_id)
+
+    def create(self, build: Build) -> EdgeStore:
+        """See `Engine.create`."""
+        check_build(build)
+        folder = self._folder(build)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError as error:
+            BuildLock(folder, write=True).release()
+            raise StoreError(
+                f"Build {build.id} of index {build.index} exists; drop it or choose another id."
+            ) from error
+        lock = BuildLock(folder, write=True)
+        with naming(build):
+            shard = edge.EdgeShard.create(str(folder / "shard"), _shard_config(build.dense_dim))
+            for field, type in build.indexed_fields.items():
+                shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[type]))
+            shard.flush()
+        self._write_facts(build)
+        return EdgeStore(build, shard, lock, write=True)
+
+    def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> EdgeStore:
+        """See `Engine.open`. A build that a process writes to cannot be opened by another, not even for reading."""
+        build = self._facts(index, build_id) if build_id else self.published(index)
+        folder = self._folder(build)
+        lock = BuildLock(folder, write=write)
+        try:
+            with loading(folder), naming(build):
+                shard = edge.EdgeShard.load(str(folder / "shard"))
+        except StoreError:
+            lock.release()
+            raise
+        return EdgeStore(build, shard, lock, write=write)
+
+    def save(self, build: Build) -> None:
+        """See `Engine.save`."""
+        check_build(build)
+        self._facts(build.index, build.id)
+        self._write_facts(build)
+
+    def publish(self, build: Build) -> None:
+        """See `Engine.publish`."""
+        state = self._facts(build.index, build.id).state
+        if state != "ready":
+            raise StoreError(
+                f"Build {build.id} of index {build.index} is {state}; only a ready build can be published."
+            )
+        _write_atomically(self._current(build.index), build.id)
+
+    def drop(self, build: Build) -> None:
+        """See `Engine.drop`. Refuses a build that is open anywhere."""
+        self._facts(build.index, build.id)
+        if build.index in self.indexes() and self.published(build.index).id == build.id:
+            raise StoreError(f"Build {build.id} of index {build.index} is published; publish another one first.")
+        folder = self._folder(build)
+        lock = BuildLock(folder, write=True)
+        (folder / "build.json").unlink()
+        shutil.rmtree(folder)
+        lock.release()
+
+    def close(self) -> None:
+        """See `Engine.close`. Nothing is held: each store has its own shard and lock."""
+
+    def _current(self, index: str) -> Path:
+        return self._indexes / index / "current"
+
+    def _folder(self, build: Build) -> Path:
+        return self._indexes / build.index / "builds" / build.id
+
+    def _facts(self, index: str, build_id: str) -> Build:
+        check_index_name(index)
+        check_build_id(build_id)
+        path = self._indexes / index / "builds" / build_id / "build.json"
+        if not path.exists():
+            exist = ", ".join(build.id for build in self.builds(index)) or "none"
+            raise IndexNotFound(f"Index {index!r} has no build {build_id!r}; builds that exist: {exist}.")
+        return _read(path)
+
+    def _write_facts(self, build: Build) -> None:
+        _write_atomically(self._folder(build) / "build.json", build.model_dump_json(indent=2))
+
+
+def _shard_config(dense_dim: int) -> edge.EdgeConfig:
+    return edge.EdgeConfig(
+        vectors={"cls": edge.EdgeVectorParams(size=dense_dim, distance=edge.Distance.Dot)},
+        sparse_vectors={"ot": edge.EdgeSparseVectorParams()},
+        hnsw_config=HNSW,
+        wal_enabled=False,
+    )
+
+
+def _read(path: Path) -> Build:
+    try:
+        return Build.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise StoreError(f"{path} is damaged: {error}. Restore it, or delete its folder and build again.") from error
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that after a crash it holds the old text or the new one."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

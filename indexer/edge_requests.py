@@ -1,0 +1,91 @@
+"""Our queries and filters in the words of qdrant-edge.
+
+Names that only its stubs define (`ConditionType`, `MatchType`) stand in quotes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+
+from indexer import filters
+from indexer.ranking import Scoring
+from model.vector import FusedVector
+
+FULL_SCORE = edge.Formula(
+    edge.Expression.Sum([edge.Expression.Variable("$score[0]"), edge.Expression.Variable("$score[1]")]),
+    defaults={"$score[0]": 0.0, "$score[1]": 0.0},
+)
+"""The sum of both prefetches; a point that one of them lacks (no word in common) gets 0 from it."""
+
+
+def query_request(
+    query: FusedVector, scoring: Scoring, depth: int, filter: filters.Clauses | None
+) -> edge.QueryRequest:
+    """Ask for ids and scores of the candidates.
+
+    `fused` is exact in one request: each side brings its best `depth` points, then each side scores all of them. The
+    filter stands at the root and the engine applies it to every prefetch.
+    """
+    cls = edge.Query.Nearest(query.cls.tolist(), using="cls")
+    ot = edge.Query.Nearest(sparse_vector(query), using="ot")
+    where = edge_filter(filter) if filter else None
+    if scoring != "fused":
+        return edge.QueryRequest(limit=depth, query=cls if scoring == "cls" else ot, filter=where)
+    union = [edge.Prefetch(limit=depth, query=cls), edge.Prefetch(limit=depth, query=ot)]
+    both = [edge.Prefetch(limit=2 * depth, query=side, prefetches=union) for side in (cls, ot)]
+    return edge.QueryRequest(limit=2 * depth, query=FULL_SCORE, prefetches=both, filter=where)
+
+
+def sparse_vector(vector: FusedVector) -> edge.SparseVector:
+    """The OT side."""
+    return edge.SparseVector(vector.ot_indices.tolist(), vector.ot_values.tolist())
+
+
+def edge_filter(clauses: filters.Clauses) -> edge.Filter:
+    """A checked filter."""
+    return edge.Filter(
+        must=_conditions(clauses.must),
+        should=_conditions(clauses.should),
+        must_not=_conditions(clauses.must_not),
+        min_should=edge.MinShould(_conditions(clauses.min_should), clauses.min_count) if clauses.min_should else None,
+    )
+
+
+def _conditions(conditions: Sequence[filters.Condition]) -> list["edge.ConditionType"]:
+    return [_condition(condition) for condition in conditions]
+
+
+def _condition(condition: filters.Condition) -> "edge.ConditionType":
+    match condition:
+        case filters.Match():
+            return edge.FieldCondition(condition.key, match=_match(condition))
+        case filters.NumberRange(key, bounds):
+            return edge.FieldCondition(key, range=edge.RangeFloat(**bounds))
+        case filters.DatetimeRange(key, bounds):
+            instants = {bound: instant.isoformat() for bound, instant in bounds.items()}
+            return edge.FieldCondition(key, range=edge.RangeDateTime(**instants))
+        case filters.IsEmpty(key):
+            return edge.IsEmptyCondition(key)
+        case filters.IsNull(key):
+            return edge.IsNullCondition(key)
+        case filters.HasId(ids):
+            return edge.HasIdCondition(set(ids))
+        case filters.Clauses():
+            return edge_filter(condition)
+
+
+def _match(condition: filters.Match) -> "edge.MatchType":
+    values: list[Any] = list(condition.values)
+    match condition.kind:
+        case "any":
+            return edge.MatchAny(values)
+        case "except":
+            return edge.MatchExcept(values)
+        case "text":
+            return edge.MatchText(values[0])
+        case "value":
+            # qdrant-edge 0.9 reads Python's True as the integer 1, which no boolean equals; numpy's it reads rightly.
+            value: Any = np.bool_(values[0]) if isinstance(values[0], bool) else values[0]
+            return edge.MatchValue(value)

@@ -1,0 +1,143 @@
+"""One embedded build, open in this process: written, read and searched through qdrant-edge."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+
+from indexer.checks import check_point_ids, check_points, check_vector
+from indexer.edge_requests import query_request, sparse_vector
+from indexer.filters import Clauses, parse_filter
+from indexer.locks import BuildLock
+from indexer.ranking import Candidate, Scoring, best_hits
+from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Point, StoreError
+from model.vector import FusedVector
+
+SCROLL_PAGE = 256
+
+
+class EdgeStore:
+    """One build in a folder. Made by `EdgeEngine`."""
+
+    def __init__(self, build: Build, shard: edge.EdgeShard, lock: BuildLock, *, write: bool) -> None:
+        self._build = build
+        self._shard = shard
+        self._lock = lock
+        self._write = write
+
+    @property
+    def build(self) -> Build:
+        """The facts as they stood when the build was opened."""
+        return self._build
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """See `Store.upsert`."""
+        check_points(points, self._build.dense_dim)
+        self._update(edge.UpdateOperation.upsert_points([_edge_point(point) for point in points]))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See `Store.delete`."""
+        check_point_ids(ids)
+        self._update(edge.UpdateOperation.delete_points(list(ids)))
+
+    def get(self, ids: Sequence[str]) -> list[Point]:
+        """See `Store.get`."""
+        check_point_ids(ids)
+        with naming(self._build):
+            records = self._shard.retrieve(list(ids), with_payload=True, with_vector=True)
+        points = {str(record.id): _point(record) for record in records}
+        return [points[id] for id in ids if id in points]
+
+    def scroll(self) -> Iterator[Point]:
+        """See `Store.scroll`."""
+        offset: "edge.PointId | None" = None
+        while True:
+            request = edge.ScrollRequest(offset=offset, limit=SCROLL_PAGE, with_payload=True, with_vector=True)
+            with naming(self._build):
+                records, offset = self._shard.scroll(request)
+            yield from map(_point, records)
+            if offset is None:
+                return
+
+    def count(self) -> int:
+        """See `Store.count`."""
+        with naming(self._build):
+            return self._shard.count(edge.CountRequest(exact=True))
+
+    def search(
+        self,
+        query: FusedVector,
+        *,
+        mode: Mode = "fused",
+        limit: int = 10,
+        depth: int = DEFAULT_DEPTH,
+        filter: Filter | None = None,
+    ) -> list[Hit]:
+        """See `Store.search`. In a build of more than a few thousand points `cls` is approximate (HNSW)."""
+        check_vector(query, self._build.dense_dim, "The query")
+        clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
+        candidates = partial(self._candidates, query, max(depth, limit), clauses)
+        return best_hits(query, mode, limit, candidates=candidates, get=self.get)
+
+    def flush(self) -> None:
+        """See `Store.flush`."""
+        with naming(self._build):
+            self._shard.flush()
+
+    def optimize(self) -> None:
+        """See `Store.optimize`. Durable when it returns."""
+        self._check_write()
+        with naming(self._build):
+            while self._shard.optimize():
+                pass
+            self._shard.flush()
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._shard.close()
+        self._lock.release()
+
+    def _candidates(self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring) -> list[Candidate]:
+        with naming(self._build):
+            found = self._shard.query(query_request(query, scoring, depth, filter))
+        return [(str(point.id), point.score) for point in found]
+
+    def _update(self, operation: edge.UpdateOperation) -> None:
+        self._check_write()
+        with naming(self._build):
+            self._shard.update(operation)
+
+    def _check_write(self) -> None:
+        if not self._write:
+            raise StoreError(f"Build {self._build.id} of index {self._build.index} is open for reading only.")
+
+
+def _edge_point(point: Point) -> edge.Point:
+    vectors = {"cls": point.vector.cls.tolist(), "ot": sparse_vector(point.vector)}
+    return edge.Point(point.id, vectors, dict(point.payload))
+
+
+def _point(record: edge.Record) -> Point:
+    vectors: Any = record.vector
+    vector = FusedVector(
+        np.array(vectors["cls"], np.float32),
+        np.array(vectors["ot"].indices, np.int64),
+        np.array(vectors["ot"].values, np.float32),
+    )
+    return Point(str(record.id), vector, record.payload or {})
+
+
+@contextmanager
+def naming(build: Build) -> Iterator[None]:
+    """Name the build in the engine's errors, which are bare `Exception`s: anything narrower is our own mistake."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise StoreError(
+            f"Build {build.id} of index {build.index}: {error}. If the folder is damaged, build the index again."
+        ) from error

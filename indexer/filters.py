@@ -1,0 +1,261 @@
+"""Filters: Qdrant's JSON grammar, checked once and given to the engines as a small tree.
+
+We take the part of the grammar that both engines answer alike and that a payload index can serve. A condition outside
+it, on a field that was not declared, or of a type that the field never holds, is refused by name: an engine would take
+it and find nothing.
+"""
+
+import reprlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeVar, get_args
+
+from pydantic import JsonValue
+
+from indexer.checks import check_point_ids
+from indexer.store import FieldType, Filter, InvalidFilter, StoreError
+
+T = TypeVar("T")
+MatchKind = Literal["value", "any", "except", "text"]
+
+BOUNDS = ("gt", "gte", "lt", "lte")
+MATCH_KINDS: dict[str, MatchKind] = {kind: kind for kind in get_args(MatchKind)}
+
+MAX_DEPTH = 8
+"""Filters inside filters; deeper ones are somebody probing for a recursion error."""
+
+CLAUSES = ("must", "should", "must_not", "min_should")
+CONDITIONS: dict[FieldType, tuple[str, ...]] = {
+    "keyword": ("match.value", "match.any", "match.except"),
+    "integer": ("match.value", "match.any", "match.except", "range"),
+    "float": ("range",),
+    "bool": ("match.value",),
+    "datetime": ("range",),
+    "text": ("match.text",),
+}
+"""What a payload index of each type can answer; `is_empty` and `is_null` go with all of them."""
+
+VALUES: dict[FieldType, type[str | int | bool]] = {"keyword": str, "integer": int, "bool": bool, "text": str}
+TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The field holds `values[0]` (`value`), one of them, something else (`except`) or every word of it (`text`)."""
+
+    key: str
+    kind: MatchKind
+    values: tuple[str | int | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """The field holds a number within the bounds."""
+
+    key: str
+    bounds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class DatetimeRange:
+    """The field holds an instant within the bounds, which know their time zone."""
+
+    key: str
+    bounds: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class IsEmpty:
+    """The field is missing, null or an empty list."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """The field is there and null."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class HasId:
+    """The point is one of these."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clauses:
+    """All of `must`, one of `should` if there are any, none of `must_not`, `min_count` of `min_should`."""
+
+    must: tuple["Condition", ...] = ()
+    should: tuple["Condition", ...] = ()
+    must_not: tuple["Condition", ...] = ()
+    min_should: tuple["Condition", ...] = ()
+    min_count: int = 0
+
+
+Condition = Match | NumberRange | DatetimeRange | IsEmpty | IsNull | HasId | Clauses
+
+
+def parse_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Clauses:
+    """Check a filter against the declared fields.
+
+    Raises:
+        InvalidFilter: Naming the place in the filter, what is wrong there, and what can stand there.
+
+    >>> parse_filter({"must": {"key": "lang", "match": {"value": "en"}}}, {"lang": "keyword"}).must
+    (Match(key='lang', kind='value', values=('en',)),)
+    """
+    return _Parser(fields).clauses(filter, "filter", depth=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parser:
+    fields: Mapping[str, FieldType]
+
+    def clauses(self, raw: JsonValue | Filter, at: str, depth: int) -> Clauses:
+        if depth > MAX_DEPTH:
+            raise InvalidFilter(f"{at}: filters may stand {MAX_DEPTH} deep at most.")
+        body = _object(raw, at, allowed=CLAUSES)
+        min_should, min_count = self.min_should(body.get("min_should"), f"{at}.min_should", depth)
+        must, should, must_not = (
+            self.conditions(body.get(name), f"{at}.{name}", depth) for name in ("must", "should", "must_not")
+        )
+        return Clauses(must, should, must_not, min_should, min_count)
+
+    def conditions(self, raw: JsonValue, at: str, depth: int) -> tuple[Condition, ...]:
+        if raw is None:
+            return ()
+        listed = raw if isinstance(raw, list) else [raw]
+        return tuple(self.condition(one, f"{at}[{i}]", depth) for i, one in enumerate(listed))
+
+    def min_should(self, raw: JsonValue, at: str, depth: int) -> tuple[tuple[Condition, ...], int]:
+        if raw is None:
+            return (), 0
+        body = _object(raw, at, allowed=("conditions", "min_count"))
+        count = body.get("min_count")
+        if type(count) is not int or not 1 <= count < 2**31:
+            raise InvalidFilter(f"{at}.min_count: expected a whole number from 1, got {reprlib.repr(count)}.")
+        conditions = self.conditions(body.get("conditions"), f"{at}.conditions", depth)
+        if not conditions:
+            raise InvalidFilter(f"{at}.conditions: expected at least one condition.")
+        return conditions, count
+
+    def condition(self, raw: JsonValue, at: str, depth: int) -> Condition:
+        body = _object(raw, at, allowed=(*CLAUSES, "key", "match", "range", "is_empty", "is_null", "has_id"))
+        match sorted(body):
+            case ["key", "match"]:
+                return self.match(self.key(body, at), body["match"], f"{at}.match")
+            case ["key", "range"]:
+                return self.range(self.key(body, at), body["range"], f"{at}.range")
+            case ["is_empty"]:
+                return IsEmpty(self.key(_object(body["is_empty"], at, allowed=("key",)), f"{at}.is_empty"))
+            case ["is_null"]:
+                return IsNull(self.key(_object(body["is_null"], at, allowed=("key",)), f"{at}.is_null"))
+            case ["has_id"]:
+                return HasId(_point_ids(body["has_id"], f"{at}.has_id"))
+        nested = self.clauses(raw, at, depth + 1) if body.keys() <= set(CLAUSES) else Clauses()
+        if nested == Clauses():
+            raise InvalidFilter(
+                f"{at}: expected a key with match or range, or one of is_empty, is_null, has_id, or a filter that is "
+                f"not empty; got {', '.join(sorted(body)) or 'an empty object'}."
+            )
+        return nested
+
+    def key(self, body: Mapping[str, JsonValue], at: str) -> str:
+        key = body.get("key")
+        if not isinstance(key, str) or key not in self.fields:
+            declared = ", ".join(sorted(self.fields))
+            raise InvalidFilter(
+                f"{at}.key: {reprlib.repr(key)} is not declared in this index; filter on one of {declared}, or build "
+                "the index again with this field declared."
+            )
+        return key
+
+    def match(self, key: str, raw: JsonValue, at: str) -> Match:
+        body = _object(raw, at, allowed=tuple(MATCH_KINDS))
+        if len(body) != 1:
+            raise InvalidFilter(f"{at}: expected exactly one of value, any, except, text; got {len(body)}.")
+        ((name, operand),) = body.items()
+        kind = MATCH_KINDS[name]
+        self.serves(key, f"match.{kind}", at)
+        if kind in ("value", "text"):
+            values: Sequence[JsonValue] = [operand]
+        elif isinstance(operand, list) and (operand or kind == "any"):
+            values = operand
+        else:
+            raise InvalidFilter(f"{at}.{kind}: expected a list of values, got {reprlib.repr(operand)}.")
+        return Match(key, kind, tuple(_value(one, VALUES[self.fields[key]], f"{at}.{kind}") for one in values))
+
+    def range(self, key: str, raw: JsonValue, at: str) -> NumberRange | DatetimeRange:
+        self.serves(key, "range", at)
+        body = _object(raw, at, allowed=BOUNDS)
+        if not body:
+            raise InvalidFilter(f"{at}: expected at least one of gt, gte, lt, lte.")
+        if self.fields[key] == "datetime":
+            return DatetimeRange(key, _bounds(body, _instant, at))
+        return NumberRange(key, _bounds(body, _number, at))
+
+    def serves(self, key: str, condition: str, at: str) -> None:
+        declared = self.fields[key]
+        if condition not in CONDITIONS[declared]:
+            raise InvalidFilter(
+                f"{at}: {key} is declared as {declared}, which takes {', '.join(CONDITIONS[declared])}, is_empty and "
+                f"is_null; got {condition}."
+            )
+
+
+def _object(raw: JsonValue | Filter, at: str, allowed: Sequence[str]) -> Mapping[str, JsonValue]:
+    if not isinstance(raw, Mapping):
+        raise InvalidFilter(f"{at}: expected an object, got {reprlib.repr(raw)}.")
+    for name in raw:
+        if name not in allowed:
+            raise InvalidFilter(f"{at}: {reprlib.repr(name)} is not supported here; use one of {', '.join(allowed)}.")
+    return raw
+
+
+def _bounds(body: Mapping[str, JsonValue], read: Callable[[JsonValue, str], T], at: str) -> dict[str, T]:
+    return {name: read(value, f"{at}.{name}") for name, value in body.items()}
+
+
+def _number(raw: JsonValue, at: str) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not abs(raw) <= sys.float_info.max:
+        raise InvalidFilter(f"{at}: expected a finite number, got {reprlib.repr(raw)}.")
+    return float(raw)
+
+
+def _instant(raw: JsonValue, at: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(raw) if isinstance(raw, str) else None
+    except ValueError:
+        instant = None
+    if instant is None:
+        raise InvalidFilter(f"{at}: expected a date or time such as 2026-01-31T12:00:00Z, got {reprlib.repr(raw)}.")
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _value(raw: JsonValue, expected: type[str | int | bool], at: str) -> str | int | bool:
+    if type(raw) is not expected or not isinstance(raw, str | int):
+        raise InvalidFilter(f"{at}: expected {TYPE_NAMES[expected]}, got {reprlib.repr(raw)}.")
+    if isinstance(raw, str) and any("\ud800" <= char <= "\udfff" for char in raw):
+        raise InvalidFilter(f"{at}: {reprlib.repr(raw)} holds half of a surrogate pair; send valid Unicode.")
+    if isinstance(raw, int) and not -(2**63) <= raw < 2**63:
+        raise InvalidFilter(f"{at}: {reprlib.repr(raw)} does not fit into 64 bits.")
+    return raw
+
+
+def _point_ids(raw: JsonValue, at: str) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise InvalidFilter(f"{at}: expected a list of point ids, got {reprlib.repr(raw)}.")
+    ids = tuple(id for id in raw if isinstance(id, str))
+    try:
+        check_point_ids(ids)
+    except StoreError as error:
+        raise InvalidFilter(f"{at}: {error}") from error
+    if len(ids) != len(raw):
+        raise InvalidFilter(f"{at}: expected point ids as strings, got {reprlib.repr(raw)}.")
+    return ids

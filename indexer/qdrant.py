@@ -1,0 +1,167 @@
+"""Qdrant by URL: a build is the collection `<index>--<build id>`, the published one has the alias `<index>`.
+
+The facts of a build are kept in its collection's metadata. Everything works in the client's local mode too
+(`QdrantClient(":memory:")` or `path=`), which is exact, slow and for one process: for tests.
+"""
+
+from pydantic import ValidationError
+from qdrant_client import QdrantClient, models
+
+from indexer.qdrant_store import QdrantStore, address, answering
+from indexer.store import (
+    Build,
+    FieldType,
+    IndexNotFound,
+    StoreError,
+    check_build,
+    check_build_id,
+    check_index_name,
+)
+
+METADATA_KEY = "dupmae"
+
+SCHEMA: dict[FieldType, models.PayloadSchemaType] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
+    "bool": models.PayloadSchemaType.BOOL,
+    "datetime": models.PayloadSchemaType.DATETIME,
+    "text": models.PayloadSchemaType.TEXT,
+}
+
+HNSW = models.HnswConfigDiff(m=16, ef_construct=100)
+
+
+def connect(url: str, api_key: str | None = None, *, timeout_s: int = 10) -> "QdrantEngine":
+    """The engine of a server.
+
+    Raises:
+        StoreUnavailable: It does not answer.
+    """
+    engine = QdrantEngine(QdrantClient(url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False))
+    engine.indexes()
+    return engine
+
+
+class QdrantEngine:
+    """Every build on one server."""
+
+    def __init__(self, client: QdrantClient) -> None:
+        """Take over `client`; `close` closes it."""
+        self._client = client
+
+    def indexes(self) -> list[str]:
+        """See `Engine.indexes`. Aliases that others made on the server are left out."""
+        return sorted(index for index, collection in self._aliases().items() if collection.startswith(f"{index}--"))
+
+    def builds(self, index: str) -> list[Build]:
+        """See `Engine.builds`."""
+        check_index_name(index)
+        with answering(self._client):
+            collections = [found.name for found in self._client.get_collections().collections]
+        facts = [self._read(name) for name in collections if name.startswith(f"{index}--")]
+        builds = [build for build in facts if build is not None and build.index == index]
+        return sorted(builds, key=lambda build: (build.created, build.id), reverse=True)
+
+    def published(self, index: str) -> Build:
+        """See `Engine.published`."""
+        check_index_name(index)
+        collection = self._aliases().get(index)
+        build = self._read(collection) if collection else None
+        if build is None:
+            exist = ", ".join(self.indexes()) or "none"
+            raise IndexNotFound(
+                f"Index {index!r} has no published build on {address(self._client)}; indexes that have one: {exist}. "
+                "Build it with `dupmae index build`."
+            )
+        return build
+
+    def create(self, build: Build) -> QdrantStore:
+        """See `Engine.create`."""
+        check_build(build)
+        collection = _collection(build)
+        with answering(self._client):
+            if self._client.collection_exists(collection):
+                raise StoreError(
+                    f"Build {build.id} of index {build.index} exists on {address(self._client)}; drop it or choose "
+                    "another id."
+                )
+            self._client.create_collection(
+                collection,
+                vectors_config={"cls": models.VectorParams(size=build.dense_dim, distance=models.Distance.DOT)},
+                sparse_vectors_config={"ot": models.SparseVectorParams()},
+                hnsw_config=HNSW,
+                metadata=_metadata(build),
+            )
+            for field, type in build.indexed_fields.items():
+                self._client.create_payload_index(collection, field, field_schema=SCHEMA[type], wait=True)
+        return QdrantStore(build, self._client, collection, write=True)
+
+    def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> QdrantStore:
+        """See `Engine.open`. The server locks nothing: see to it that there is one writer."""
+        build = self._facts(index, build_id) if build_id else self.published(index)
+        return QdrantStore(build, self._client, _collection(build), write=write)
+
+    def save(self, build: Build) -> None:
+        """See `Engine.save`."""
+        self._facts(build.index, build.id)
+        with answering(self._client):
+            self._client.update_collection(_collection(build), metadata=_metadata(build))
+
+    def publish(self, build: Build) -> None:
+        """See `Engine.publish`."""
+        state = self._facts(build.index, build.id).state
+        if state != "ready":
+            raise StoreError(
+                f"Build {build.id} of index {build.index} is {state}; only a ready build can be published."
+            )
+        alias = models.CreateAlias(collection_name=_collection(build), alias_name=build.index)
+        swap: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=alias)]
+        if build.index in self._aliases():
+            gone = models.DeleteAlias(alias_name=build.index)
+            swap.insert(0, models.DeleteAliasOperation(delete_alias=gone))
+        with answering(self._client):
+            self._client.update_collection_aliases(swap)
+
+    def drop(self, build: Build) -> None:
+        """See `Engine.drop`."""
+        self._facts(build.index, build.id)
+        if self._aliases().get(build.index) == _collection(build):
+            raise StoreError(f"Build {build.id} of index {build.index} is published; publish another one first.")
+        with answering(self._client):
+            self._client.delete_collection(_collection(build))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._client.close()
+
+    def _aliases(self) -> dict[str, str]:
+        with answering(self._client):
+            return {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
+
+    def _facts(self, index: str, build_id: str) -> Build:
+        check_build_id(build_id)
+        for build in (builds := self.builds(index)):
+            if build.id == build_id:
+                return build
+        exist = ", ".join(build.id for build in builds) or "none"
+        raise IndexNotFound(f"Index {index!r} has no build {build_id!r}; builds that exist: {exist}.")
+
+    def _read(self, collection: str) -> Build | None:
+        """The facts of a collection; None when it is not ours."""
+        with answering(self._client):
+            metadata = self._client.get_collection(collection).config.metadata or {}
+        if METADATA_KEY not in metadata:
+            return None
+        try:
+            return Build.model_validate(metadata[METADATA_KEY])
+        except ValidationError as error:
+            raise StoreError(f"Collection {collection} has damaged facts of a build: {error}. Delete it.") from error
+
+
+def _collection(build: Build) -> str:
+    return f"{build.index}--{build.id}"
+
+
+def _metadata(build: Build) -> dict[str, object]:
+    return {METADATA_KEY: build.model_dump(mode="json")}

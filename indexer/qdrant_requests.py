@@ -1,0 +1,84 @@
+"""Our queries and filters in the words of qdrant-client."""
+
+from collections.abc import Sequence
+
+from qdrant_client import models
+
+from indexer import filters
+from indexer.ranking import Scoring
+from model.vector import FusedVector
+
+FULL_SCORE = models.FormulaQuery(
+    formula=models.SumExpression(sum=["$score[0]", "$score[1]"]), defaults={"$score[0]": 0.0, "$score[1]": 0.0}
+)
+"""The sum of both prefetches; a point that one of them lacks (no word in common) gets 0 from it."""
+
+
+def query_request(
+    query: FusedVector, scoring: Scoring, depth: int, filter: filters.Clauses | None
+) -> models.QueryRequest:
+    """Ask for ids and scores of the candidates.
+
+    `fused` is exact in one request: each side brings its best `depth` points, then each side scores all of them. The
+    filter stands at the root and the engine applies it to every prefetch.
+    """
+    where = qdrant_filter(filter) if filter else None
+    cls, ot = query.cls.tolist(), sparse_vector(query)
+    if scoring != "fused":
+        return models.QueryRequest(query=cls if scoring == "cls" else ot, using=scoring, limit=depth, filter=where)
+    union = [models.Prefetch(query=cls, using="cls", limit=depth), models.Prefetch(query=ot, using="ot", limit=depth)]
+    both = [
+        models.Prefetch(query=cls, using="cls", limit=2 * depth, prefetch=union),
+        models.Prefetch(query=ot, using="ot", limit=2 * depth, prefetch=union),
+    ]
+    return models.QueryRequest(query=FULL_SCORE, prefetch=both, limit=2 * depth, filter=where)
+
+
+def sparse_vector(vector: FusedVector) -> models.SparseVector:
+    """The OT side."""
+    return models.SparseVector(indices=vector.ot_indices.tolist(), values=vector.ot_values.tolist())
+
+
+def qdrant_filter(clauses: filters.Clauses) -> models.Filter:
+    """A checked filter."""
+    min_should = models.MinShould(conditions=_conditions(clauses.min_should), min_count=clauses.min_count)
+    return models.Filter(
+        must=_conditions(clauses.must),
+        should=_conditions(clauses.should),
+        must_not=_conditions(clauses.must_not),
+        min_should=min_should if clauses.min_should else None,
+    )
+
+
+def _conditions(conditions: Sequence[filters.Condition]) -> list[models.Condition]:
+    return [_condition(condition) for condition in conditions]
+
+
+def _condition(condition: filters.Condition) -> models.Condition:
+    match condition:
+        case filters.Match():
+            return models.FieldCondition(key=condition.key, match=_match(condition))
+        case filters.NumberRange(key, bounds):
+            return models.FieldCondition(key=key, range=models.Range(**bounds))
+        case filters.DatetimeRange(key, bounds):
+            return models.FieldCondition(key=key, range=models.DatetimeRange(**bounds))
+        case filters.IsEmpty(key):
+            return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+        case filters.IsNull(key):
+            return models.IsNullCondition(is_null=models.PayloadField(key=key))
+        case filters.HasId(ids):
+            return models.HasIdCondition(has_id=list(ids))
+        case filters.Clauses():
+            return qdrant_filter(condition)
+
+
+def _match(condition: filters.Match) -> models.Match:
+    match condition.kind:
+        case "any":
+            return models.MatchAny.model_validate({"any": condition.values})
+        case "except":
+            return models.MatchExcept.model_validate({"except": condition.values})
+        case "text":
+            return models.MatchText(text=str(condition.values[0]))
+        case "value":
+            return models.MatchValue(value=condition.values[0])

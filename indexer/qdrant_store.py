@@ -1,0 +1,197 @@
+"""One build on a Qdrant server: a collection, written, read and searched over HTTP.
+
+The server has no lock that one writer could hold; who writes to a build sees to it that nobody else does.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from indexer.checks import check_point_ids, check_points, check_vector
+from indexer.filters import Clauses, parse_filter
+from indexer.qdrant_requests import query_request, sparse_vector
+from indexer.ranking import Candidate, Scoring, best_hits
+from indexer.store import (
+    DEFAULT_DEPTH,
+    Build,
+    Filter,
+    Hit,
+    IndexNotFound,
+    Mode,
+    Point,
+    StoreError,
+    StoreUnavailable,
+)
+from model.vector import FusedVector
+
+SCROLL_PAGE = 256
+POLL_S = 0.5
+
+
+class QdrantStore:
+    """One build in a collection. Made by `QdrantEngine`, whose client it shares."""
+
+    def __init__(self, build: Build, client: QdrantClient, collection: str, *, write: bool) -> None:
+        self._build = build
+        self._client = client
+        self._collection = collection
+        self._write = write
+
+    @property
+    def build(self) -> Build:
+        """See `Store.build`."""
+        return self._build
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """See `Store.upsert`. One request, so keep the batch under the server's 32 MB: about 2,000 points."""
+        self._check_write()
+        check_points(points, self._build.dense_dim)
+        if points:
+            with answering(self._client):
+                self._client.upsert(self._collection, [_point_struct(point) for point in points], wait=True)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See `Store.delete`."""
+        self._check_write()
+        check_point_ids(ids)
+        with answering(self._client):
+            self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
+
+    def get(self, ids: Sequence[str]) -> list[Point]:
+        """See `Store.get`."""
+        check_point_ids(ids)
+        with answering(self._client):
+            records = self._client.retrieve(self._collection, list(ids), with_payload=True, with_vectors=True)
+        points = {str(record.id): _point(record) for record in records}
+        return [points[id] for id in ids if id in points]
+
+    def scroll(self) -> Iterator[Point]:
+        """See `Store.scroll`."""
+        offset: Any = None
+        while True:
+            with answering(self._client):
+                records, offset = self._client.scroll(
+                    self._collection, limit=SCROLL_PAGE, offset=offset, with_payload=True, with_vectors=True
+                )
+            yield from map(_point, records)
+            if offset is None:
+                return
+
+    def count(self) -> int:
+        """See `Store.count`."""
+        with answering(self._client):
+            return self._client.count(self._collection, exact=True).count
+
+    def search(
+        self,
+        query: FusedVector,
+        *,
+        mode: Mode = "fused",
+        limit: int = 10,
+        depth: int = DEFAULT_DEPTH,
+        filter: Filter | None = None,
+    ) -> list[Hit]:
+        """See `Store.search`. In a build of more than a few thousand points `cls` is approximate (HNSW)."""
+        check_vector(query, self._build.dense_dim, "The query")
+        clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
+        candidates = partial(self._candidates, query, max(depth, limit), clauses)
+        return best_hits(query, mode, limit, candidates=candidates, get=self.get)
+
+    def flush(self) -> None:
+        """See `Store.flush`. Each write has waited for the server, so nothing is left to do."""
+
+    def optimize(self, timeout_s: float = 3600) -> None:
+        """Wait until the server has built its indexes, which it does by itself.
+
+        Raises:
+            StoreError: Its optimizer failed, or is still not done after `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (status := self._status()) != models.CollectionStatus.GREEN:
+            if status == models.CollectionStatus.RED:
+                raise StoreError(f"Collection {self._collection} is red: its optimizer failed; see the server's log.")
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"Collection {self._collection} is still {status.value} after {timeout_s:g} s of optimizing; wait "
+                    "longer or give the server more memory."
+                )
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """See `Store.close`. The client belongs to the engine."""
+
+    def _candidates(self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring) -> list[Candidate]:
+        with answering(self._client):
+            (found,) = self._client.query_batch_points(self._collection, [query_request(query, scoring, depth, filter)])
+        return [(str(point.id), point.score) for point in found.points]
+
+    def _status(self) -> models.CollectionStatus:
+        """Grey means that a restarted server waits for a write before it optimizes on; an empty change is one."""
+        with answering(self._client):
+            status = self._client.get_collection(self._collection).status
+            if status == models.CollectionStatus.GREY:
+                self._client.update_collection(self._collection, optimizers_config=models.OptimizersConfigDiff())
+        return status
+
+    def _check_write(self) -> None:
+        if not self._write:
+            raise StoreError(f"Build {self._build.id} of index {self._build.index} is open for reading only.")
+
+
+@contextmanager
+def answering(client: QdrantClient) -> Iterator[None]:
+    """Turn the client's errors into ours, naming the server by its address but never by a key."""
+    server = f"Qdrant at {address(client)}"
+    try:
+        yield
+    except ResponseHandlingException as error:
+        raise StoreUnavailable(f"{server} does not answer ({error.source}); check DUPMAE_QDRANT_URL.") from error
+    except ResourceExhaustedResponse as error:
+        raise StoreUnavailable(f"{server} is overloaded; try again in {error.retry_after_s} s.") from error
+    except UnexpectedResponse as error:
+        raise _domain_error(server, error) from error
+
+
+def address(client: QdrantClient) -> str:
+    """Where the client looks for its server, without user name, password and query."""
+    options = client.init_options
+    if options["url"] is None:
+        return str(options["host"] or options["path"] or options["location"])
+    parts = urlsplit(options["url"])
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _domain_error(server: str, error: UnexpectedResponse) -> StoreError:
+    reply = f"{server} replied {error.status_code}: {error.content.decode(errors='replace')[:200]}"
+    match error.status_code:
+        case 401 | 403:
+            return StoreError(f"{reply}; set DUPMAE_QDRANT_API_KEY to a key that may do this.")
+        case 404:
+            return IndexNotFound(f"{reply}; list what exists with `dupmae index list`.")
+        case 408 | 429 | 500 | 502 | 503 | 504:
+            return StoreUnavailable(f"{reply}; try again.")
+        case _:
+            return StoreError(f"{reply}.")
+
+
+def _point_struct(point: Point) -> models.PointStruct:
+    vectors: dict[str, Any] = {"cls": point.vector.cls.tolist(), "ot": sparse_vector(point.vector)}
+    return models.PointStruct(id=point.id, vector=vectors, payload=dict(point.payload))
+
+
+def _point(record: models.Record) -> Point:
+    vectors: Any = record.vector
+    vector = FusedVector(
+        np.array(vectors["cls"], np.float32),
+        np.array(vectors["ot"].indices, np.int64),
+        np.array(vectors["ot"].values, np.float32),
+    )
+    return Point(str(record.id), vector, record.payload or {})

@@ -1,0 +1,104 @@
+"""From candidates to hits: the order, the cut and the parts are decided here, once for every engine.
+
+An engine brings candidates with float32 scores, in an order that says nothing about ties. We score those that can be
+on the page again in float64 from their stored vectors, so that equal documents stand in order of id, a shorter page is
+the beginning of a longer one, and an engine that scores other vectors than it stores is found out.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from indexer.store import Hit, Mode, Point, StoreError
+from model.vector import FusedVector, Parts
+
+Scoring = Literal["fused", "cls", "ot"]
+Candidate = tuple[str, float]
+"""Point id and the engine's score."""
+
+RRF_K = 60
+"""The constant of reciprocal rank fusion (Cormack et al., 2009)."""
+
+TIE = 1e-5
+"""Relative difference below which float32 cannot order two scores, so both sides of the cut are fetched."""
+
+TOLERANCE = 1e-4
+"""Allowed difference of the engine's score, relative to the products of norms that bound float32's rounding."""
+
+
+def best_hits(
+    query: FusedVector,
+    mode: Mode,
+    limit: int,
+    *,
+    candidates: Callable[[Scoring], list[Candidate]],
+    get: Callable[[Sequence[str]], list[Point]],
+) -> list[Hit]:
+    """The best `limit` of an engine's candidates, sorted by (-score, id).
+
+    Args:
+        query: The encoded query.
+        mode: What `score` means.
+        limit: Hits to return, at least 1.
+        candidates: Asks the engine for its best points by one scoring.
+        get: Fetches points by id; one that has vanished since is left out.
+    """
+    assert limit > 0, limit
+    if mode == "rrf":
+        ranked = reciprocal_rank_fusion(candidates("cls"), candidates("ot"))[:limit]
+        points = {point.id: point for point in get([id for id, _ in ranked])}
+        return [Hit(points[id], parts.score, parts) for id, parts in ranked if id in points]
+    contenders = dict(_contenders(by_score(candidates(mode)), limit))
+    hits = [_hit(query, mode, point, contenders[point.id]) for point in get(list(contenders))]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.point.id))[:limit]
+
+
+def by_score(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates in order of (-score, id).
+
+    >>> by_score([("b", 1.0), ("c", 2.0), ("a", 1.0)])
+    [('c', 2.0), ('a', 1.0), ('b', 1.0)]
+    """
+    return sorted(candidates, key=lambda candidate: (-candidate[1], candidate[0]))
+
+
+def reciprocal_rank_fusion(cls: Iterable[Candidate], ot: Iterable[Candidate]) -> list[tuple[str, Parts]]:
+    """Fuse two candidate lists by rank: each side adds 1 / (60 + rank), and 0 where it lacks the point.
+
+    Returns:
+        Ids with their two reciprocal ranks, sorted by (-sum, id).
+
+    >>> [id for id, _ in reciprocal_rank_fusion([("a", 9.0), ("b", 8.0)], [("b", 0.2), ("c", 0.1)])]
+    ['b', 'a', 'c']
+    """
+    cls_part, ot_part = (
+        {id: 1 / (RRF_K + rank) for rank, (id, _) in enumerate(by_score(side), start=1)} for side in (cls, ot)
+    )
+    fused = {id: Parts(cls_part.get(id, 0.0), ot_part.get(id, 0.0)) for id in cls_part | ot_part}
+    return sorted(fused.items(), key=lambda item: (-item[1].score, item[0]))
+
+
+def _contenders(ranked: Sequence[Candidate], limit: int) -> Iterator[Candidate]:
+    """The first `limit` candidates and those behind the cut that may belong before it."""
+    yield from ranked[:limit]
+    if len(ranked) > limit:
+        last = ranked[limit - 1][1]
+        for candidate in islice(ranked, limit, None):
+            if last - candidate[1] > TIE * max(1.0, abs(last)):
+                return
+            yield candidate
+
+
+def _hit(query: FusedVector, mode: Scoring, point: Point, engine_score: float) -> Hit:
+    both = query.score(point.vector)
+    parts = Parts(both.cls if mode != "ot" else 0.0, both.ot if mode != "cls" else 0.0)
+    norms = float(np.linalg.norm(query.cls) * np.linalg.norm(point.vector.cls))
+    if not abs(parts.score - engine_score) <= TOLERANCE * (1.0 + norms + both.ot):
+        raise StoreError(
+            f"Point {point.id} (document {point.payload.get('doc_id')!r}) has the {mode} score {engine_score:.6g} in "
+            f"the engine and {parts.score:.6g} by its stored vectors: it changed during the search, or the build is "
+            "damaged. Search again; if it stays, build the index again."
+        )
+    return Hit(point, parts.score, parts)

@@ -1,0 +1,53 @@
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from qdrant_client import QdrantClient
+
+from indexer.edge import EdgeEngine
+from indexer.qdrant import QdrantEngine, connect
+from indexer.store import Engine
+
+SERVER = os.environ.get("DUPMAE_TEST_QDRANT_URL")
+ENGINES = [
+    "edge",
+    pytest.param("local", marks=pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")),
+    pytest.param(
+        "server",
+        marks=[pytest.mark.server, pytest.mark.skipif(SERVER is None, reason="DUPMAE_TEST_QDRANT_URL is not set")],
+    ),
+]
+"""Each engine that must keep the contract. Index names in tests begin with `test-`, so that a server can be cleaned."""
+
+
+@contextmanager
+def opened_engine(kind: str, folder: Path) -> Iterator[Engine]:
+    if kind == "edge":
+        yield EdgeEngine(folder)
+    elif kind == "local":
+        local = QdrantEngine(QdrantClient(":memory:"))
+        yield local
+        local.close()
+    else:
+        assert SERVER is not None
+        server = connect(SERVER)
+        yield server
+        server.close()
+        _delete_test_collections(SERVER)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An empty engine, once for each kind."""
+    with opened_engine(request.param, tmp_path) as engine:
+        yield engine
+
+
+def _delete_test_collections(url: str) -> None:
+    client = QdrantClient(url=url, check_compatibility=False)
+    for collection in client.get_collections().collections:
+        if collection.name.startswith("test-"):
+            client.delete_collection(collection.name)
+    client.close()
