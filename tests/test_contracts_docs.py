@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 
 from service import settings
 from service.cli import app
+from service.metrics import Metrics
+from service.problems import KINDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,6 +60,19 @@ def test_every_setting_stands_in_the_documented_table_with_its_default() -> None
     documented = [line for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `")]
     table = [f"| `{row.name}` | {row.type} | {row.default} | {row.description} |" for row in settings.table()]
     assert documented == table
+
+
+def test_every_kind_of_error_stands_in_the_documented_table() -> None:
+    documented = re.findall(
+        r"^\| (\d+) \| `urn:dupmae:([a-z-]+)`", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    assert {(str(kind.status), kind.name) for kind in KINDS.values()} <= set(documented)
+
+
+def test_every_metric_stands_in_the_documented_table() -> None:
+    documented = re.findall(r"^\| `(dupmae_\w+)`", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    exposed = re.findall(r"^# TYPE (\w+)", Metrics().text().decode(), re.MULTILINE)
+    assert sorted(documented) == sorted(name for name in exposed if not name.endswith("_created"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
