@@ -24,10 +24,10 @@ def open_engine(settings: IndexSettings) -> Engine:
         from indexer.edge import EdgeEngine
 
         return EdgeEngine(settings.data)
-    from indexer.qdrant import QdrantEngine
+    from indexer.qdrant import connect
 
     key = settings.qdrant_api_key
-    return QdrantEngine(settings.qdrant_url, key.get_secret_value() if key else None)
+    return connect(settings.qdrant_url, key.get_secret_value() if key else None)
 
 
 def models_folder(settings: IndexSettings) -> Path:
@@ -86,26 +86,11 @@ def find_build(engine: Engine, index: str, build_id: str) -> Build:
     Raises:
         IndexNotFound: There is none; the message names those there are.
     """
-    builds = engine.builds(index)
-    for build in builds:
-        if build.id == build_id:
-            return build
-    known = ", ".join(build.id for build in builds) or "none"
-    raise IndexNotFound(f"index {index} has no build {build_id}; builds: {known}")
-
-
-def publish(engine: Engine, index: str, build_id: str) -> Build:
-    """Make a build the one its index answers from.
-
-    Raises:
-        IndexNotFound: There is no such build.
-        StoreError: It never became ready.
-    """
-    build = find_build(engine, index, build_id)
-    if build.state != "ready":
-        raise StoreError(f"build {build.id} of index {index} is {build.state}, not ready; build it again")
-    engine.publish(build)
-    return build
+    builds = {build.id: build for build in engine.builds(index)}
+    if build_id not in builds:
+        known = ", ".join(builds) or "none"
+        raise IndexNotFound(f"Index {index!r} has no build {build_id!r}; builds that exist: {known}.")
+    return builds[build_id]
 
 
 def rollback(engine: Engine, index: str) -> Build:
@@ -118,6 +103,8 @@ def rollback(engine: Engine, index: str) -> Build:
     published = engine.published(index)
     older = [build for build in engine.builds(index) if build.state == "ready" and build.created < published.created]
     if not older:
-        raise StoreError(f"index {index} has no ready build older than the published {published.id}")
+        raise StoreError(
+            f"Index {index!r} has no ready build older than the published {published.id}; nothing changed."
+        )
     engine.publish(older[0])
     return older[0]
