@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from indexer.store import Mode
+from indexer.store import INDEX_NAME, Mode
 
 With = Literal["parts", "explain"]
 
@@ -19,7 +19,10 @@ class SearchRequest(BaseModel):
     )
 
     query: Annotated[str, Field(min_length=1, description="What to look for, in plain words.")]
-    index: Annotated[str | None, Field(description="Index to search; the service's default when absent.")] = None
+    index: Annotated[
+        str | None,
+        Field(pattern=f"^{INDEX_NAME.pattern}$", description="Index to search; the service's default when absent."),
+    ] = None
     limit: Annotated[int, Field(ge=1, description="Results wanted.")] = 10
     mode: Annotated[
         Mode,
