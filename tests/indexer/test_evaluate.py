@@ -1,0 +1,186 @@
+"""An evaluation measures what was searched, and its figures can be checked with other tools."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from indexer.build import Tally
+from indexer.documents import load_qrels
+from indexer.evaluate import Evaluation, EvaluationOptions, evaluate
+from indexer.exact import ExactScores, compare
+from indexer.lines import SourceError
+from indexer.measures import MEASURES, estimate, judge, write_run
+from indexer.store import Hit
+from model.encoder import Encoder
+from model.vector import Parts
+from tests.indexer.brute_force import random_points, random_queries
+
+WORDS = (
+    "file fire water city home day night sound light music list word sea island wine bread dog horse bird fish".split()
+)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 documents of three words; each of 19 queries asks for the documents that hold both of its words."""
+    folder = tmp_path_factory.mktemp("beir") / "words"
+    (folder / "qrels").mkdir(parents=True)
+    rng = np.random.default_rng(7)
+    texts = {f"d{number}": " ".join(rng.choice(WORDS, 3, replace=False)) for number in range(150)}
+    queries = {f"q{number}": f"{one} {two}" for number, (one, two) in enumerate(pairwise(WORDS))}
+    _write_jsonl(folder / "corpus.jsonl", [{"_id": id, "title": "", "text": text} for id, text in texts.items()])
+    _write_jsonl(folder / "queries.jsonl", [{"_id": id, "text": text} for id, text in queries.items()])
+    judged = [
+        (q, d) for q, asked in queries.items() for d, text in texts.items() if set(asked.split()) <= set(text.split())
+    ]
+    lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{document}\t1" for query, document in judged), "q0\td0\t0"]
+    (folder / "qrels/test.tsv").write_text("\n".join(lines))
+    return folder
+
+
+def _write_jsonl(path: Path, records: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def evaluation(
+    collection: Path, runs: Path, tiny_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+) -> Evaluation:
+    return evaluate(collection, tiny_encoder, tmp_path_factory.mktemp("index"), EvaluationOptions(runs=runs))
+
+
+def test_every_ranking_is_measured_with_an_interval_around_its_mean(evaluation: Evaluation) -> None:
+    assert set(evaluation.systems) == {"bm25", "cls", "ot", "rrf", "fused"}
+    for measures in evaluation.systems.values():
+        assert set(measures) == set(MEASURES)
+        assert all(0 <= each.low <= each.mean <= each.high <= 1 for each in measures.values())
+    assert evaluation.systems["bm25"]["nDCG@10"].mean > 0.9  # the judgements are about words
+
+
+def test_differences_are_those_of_the_means(evaluation: Evaluation) -> None:
+    assert set(evaluation.fused_minus) == {"bm25", "cls", "ot", "rrf"}
+    for name, measures in evaluation.fused_minus.items():
+        for measure, difference in measures.items():
+            both = (evaluation.systems[system][measure].mean for system in ("fused", name))
+            assert difference.mean == pytest.approx(next(both) - next(both))
+
+
+def test_run_files_read_back_to_the_same_figures(evaluation: Evaluation, runs: Path, collection: Path) -> None:
+    qrels = load_qrels(collection)
+    for name, measures in evaluation.systems.items():
+        run = list(ir_measures.read_trec_run(str(runs / f"{name}.trec")))  # type: ignore[no-untyped-call]
+        read_back = ir_measures.calc_aggregate(list(MEASURES.values()), qrels, run)
+        for measure, expected in measures.items():
+            assert read_back[MEASURES[measure]] == pytest.approx(expected.mean)
+
+
+def test_a_run_file_has_ranks_from_1_with_falling_scores(evaluation: Evaluation, runs: Path) -> None:
+    ranked: dict[str, list[float]] = {}
+    for line in (runs / "fused.trec").read_text().splitlines():
+        query, zero, _, rank, score, tag = line.split(" ")
+        scores = ranked.setdefault(query, [])
+        scores.append(float(score))
+        assert (zero, int(rank), tag) == ("Q0", len(scores), "fused")
+    assert len(ranked) == evaluation.queries
+    assert all(scores == sorted(scores, reverse=True) for scores in ranked.values())
+
+
+def test_the_engine_ranks_as_the_exact_scores_do(evaluation: Evaluation) -> None:
+    exactness = evaluation.exactness
+    assert (exactness.queries, exactness.overlap_at_10, exactness.same_order) == (evaluation.queries, 1.0, 1.0)
+    assert exactness.largest_score_error <= 1e-4
+    assert exactness.largest_part_error <= 1e-4
+    assert exactness.largest_parts_gap <= 1e-4
+
+
+def test_a_kept_index_is_used_again_and_gives_the_same_figures(
+    collection: Path, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    built: list[str] = []
+
+    def watch(tally: Tally) -> None:
+        built.append(tally.stage)
+
+    first, second = (
+        evaluate(collection, tiny_encoder, tmp_path, EvaluationOptions(), watch).model_dump(exclude={"rates"})
+        for _ in range(2)
+    )
+    assert built.count("ready") == 1
+    assert first == second
+
+
+def test_a_judged_query_without_a_text_is_an_error(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nlost\td1\t1\n")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "water"}\n')
+    with pytest.raises(SourceError, match="no text for 1 judged queries, the first being 'lost'"):
+        evaluate(tmp_path, tiny_encoder, tmp_path / "index", EvaluationOptions())
+
+
+def test_a_query_that_no_ranking_answers_counts_as_zero() -> None:
+    values = judge({"a": {"d": 1}, "b": {"d": 1}}, {"a": {"d": 2.0}})
+    np.testing.assert_array_equal(values, [[1, 1, 1], [0, 0, 0]])
+
+
+def test_intervals_are_those_of_the_normal_law_for_many_queries() -> None:
+    values = np.random.default_rng(1).normal(0.5, 0.2, (400, 1))
+    (found,) = estimate(values, resamples=4000)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.003)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.003)
+
+
+def test_a_constant_difference_has_no_interval() -> None:
+    values = np.random.default_rng(2).random((50, 1))
+    low, high, difference = estimate(np.hstack([values, values + 0.25, np.full((50, 1), 0.25)]))
+    assert (high.low - low.low, difference.low, difference.high) == pytest.approx((0.25, 0.25, 0.25))
+
+
+@given(arrays.arrays(np.float64, st.tuples(st.integers(1, 30), st.integers(1, 4)), elements=st.floats(0, 1)))
+def test_an_interval_stays_within_the_values_and_repeats(values: np.ndarray) -> None:
+    found = estimate(values, resamples=50)
+    assert found == estimate(values, resamples=50)
+    for column, each in zip(values.T, found, strict=True):
+        assert column.min() - 1e-9 <= each.low <= each.high <= column.max() + 1e-9
+
+
+def test_white_space_in_an_id_is_refused_by_a_run_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="white space: 'q', 'a b'"):
+        write_run({"q": {"a b": 1.0}}, tmp_path / "run.trec", "fused")
+
+
+def test_exact_parts_are_the_inner_products_of_the_vectors() -> None:
+    points = random_points(40, seed=1)
+    exact = ExactScores(points)
+    for query in random_queries(5, seed=2):
+        cls, ot = exact.parts(query)
+        expected = [query.score(point.vector) for point in points]
+        np.testing.assert_allclose(np.stack([cls, ot], axis=1), expected, atol=1e-5)
+
+
+def test_a_wrong_answer_does_not_agree() -> None:
+    points = random_points(40, seed=1)
+    (query,) = random_queries(1, seed=2)
+    parts = {point.id: query.score(point.vector) for point in points}
+    ranked = sorted(points, key=lambda point: -parts[point.id].score)
+    hits = [Hit(point, parts[point.id].score, parts[point.id]) for point in ranked]
+    exact = ExactScores(points)
+    assert compare(exact, query, hits)[:2] == (1.0, True)
+    assert compare(exact, query, hits[1:])[:2] == (0.9, False)
+    assert compare(exact, query, [hits[1], hits[0], *hits[2:]])[:2] == (1.0, False)
+    assert compare(exact, query, hits[:5])[:2] == (0.5, False)
+    wrong = [Hit(hit.point, hit.score + 1, Parts(hit.parts.cls, hit.parts.ot + 2)) for hit in hits]
+    assert compare(exact, query, wrong)[2:] == pytest.approx((1, 2, 1), abs=1e-5)
