@@ -53,7 +53,7 @@ class EdgeStore:
 
     def scroll(self) -> Iterator[Point]:
         """See `Store.scroll`."""
-        offset: "edge.PointId | None" = None
+        offset: edge.PointId | None = None
         while True:
             request = edge.ScrollRequest(offset=offset, limit=SCROLL_PAGE, with_payload=True, with_vector=True)
             with naming(self._build):

@@ -62,12 +62,15 @@ class QdrantStore:
         """See `Store.delete`."""
         self._check_write()
         check_point_ids(ids)
-        with answering(self._client):
-            self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
+        if ids:
+            with answering(self._client):
+                self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
 
     def get(self, ids: Sequence[str]) -> list[Point]:
         """See `Store.get`."""
         check_point_ids(ids)
+        if not ids:
+            return []
         with answering(self._client):
             records = self._client.retrieve(self._collection, list(ids), with_payload=True, with_vectors=True)
         points = {str(record.id): _point(record) for record in records}
