@@ -12,6 +12,7 @@ from pathlib import Path
 from indexer.settings import IndexSettings
 from indexer.store import Build, Engine, IndexNotFound, StoreError
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
+from model.encoder import Encoder
 
 
 def open_engine(settings: IndexSettings) -> Engine:
@@ -78,6 +79,18 @@ def kept_artifact(settings: IndexSettings, build: Build) -> Artifact:
         ArtifactError: Its copy is missing or damaged.
     """
     return Artifact.open(models_folder(settings) / build.fingerprint)
+
+
+def open_encoder(settings: IndexSettings, artifact: Artifact) -> Encoder:
+    """An encoder that runs where and how the settings say.
+
+    Raises:
+        ArtifactError: Graph or tokenizer do not fit the manifest.
+        ProviderError: It cannot run there.
+    """
+    return Encoder(
+        artifact, provider=settings.provider, threads=settings.threads, max_batch_tokens=settings.max_batch_tokens
+    )
 
 
 def find_build(engine: Engine, index: str, build_id: str) -> Build:

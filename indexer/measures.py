@@ -30,9 +30,6 @@ class Estimate(BaseModel):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
 
 def judge(qrels: Qrels, run: Run) -> NDArray[np.float64]:
     """Every measure of every judged query, (queries, measures); a query without an answer has 0 in all."""

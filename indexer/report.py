@@ -1,0 +1,86 @@
+"""What the commands show people: a progress bar, and tables of builds and figures."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from indexer.build import Progress as Watch
+from indexer.build import Tally
+from indexer.store import Build
+
+if TYPE_CHECKING:
+    from indexer.evaluate import Evaluation
+    from indexer.measures import Estimate
+
+
+@contextmanager
+def show_progress(total: int | None) -> Iterator[Watch]:
+    """A bar on standard error, with the rate in documents per second, and the time left where `total` is known."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("encoding", total=total, rate="")
+
+        def watch(tally: Tally) -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            rate = f"{tally.documents / elapsed:.0f}/s" if elapsed and tally.stage == "encoding" else ""
+            bar.update(task, description=tally.stage, completed=tally.documents + tally.bad, rate=rate)
+
+        yield watch
+
+
+def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
+    """What came of a build, in one line."""
+    parts = [f"Build {build.id} of index {build.index}: {build.documents:,} documents"]
+    if build.truncated:
+        parts.append(f"{build.truncated:,} of them longer than the model reads")
+    if build.dead:
+        parts.append(f"{build.dead:,} bad records in {dead_letters}")
+    parts.append("published" if published else f"not published (dupmae index publish {build.id} --index {build.index})")
+    return ", ".join(parts)
+
+
+def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
+    """One line a build; the published one is marked."""
+    table = Table("build", "state", "documents", "bad", "model", Column("source", overflow="fold"), box=None)
+    for build, published in builds:
+        state = "published" if published else build.state
+        counts = (f"{build.documents:,}", f"{build.dead:,}")
+        table.add_row(build.id, state, *counts, build.fingerprint[:12], build.source)
+    return table
+
+
+def evaluation_lines(evaluation: "Evaluation") -> list[RenderableType]:
+    """The figures of an evaluation: rankings, what the fused score adds to each, and how exact the engine was."""
+    exactness, rates = evaluation.exactness, evaluation.rates
+    searches = ", ".join(f"{mode} {rate:.0f}" for mode, rate in rates.searches_per_s.items())
+    return [
+        f"{evaluation.collection}, {evaluation.split}: {evaluation.documents:,} documents, {evaluation.queries:,} "
+        f"queries; {evaluation.model} ({evaluation.precision}, {evaluation.fingerprint[:12]}); mean [95 % interval]",
+        _figures("", evaluation.systems),
+        _figures("fused minus", evaluation.fused_minus),
+        f"Against exact scores of all points, {exactness.queries:,} queries at depth {evaluation.depth}: overlap@10 "
+        f"{exactness.overlap_at_10:.4f}, same order {exactness.same_order:.2%}, score off by at most "
+        f"{exactness.largest_score_error:.1e}, from the sum of its parts by {exactness.largest_parts_gap:.1e}",
+        f"Searches per second: {searches}; queries encoded per second: {rates.queries_encoded_per_s:.0f}"
+        + (f"; documents indexed per second: {rates.documents_per_s:.0f}" if rates.documents_per_s else ""),
+    ]
+
+
+def _figures(title: str, systems: "dict[str, dict[str, Estimate]]") -> Table:
+    measures = next(iter(systems.values()))
+    table = Table(title, *measures, box=None)
+    for name, figures in systems.items():
+        table.add_row(name, *(f"{each.mean:.4f} [{each.low:.4f}, {each.high:.4f}]" for each in figures.values()))
+    return table
