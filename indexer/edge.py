@@ -82,11 +82,12 @@ class EdgeEngine:
                 f"Build {build.id} of index {build.index} exists; drop it or choose another id."
             ) from error
         lock = BuildLock(folder, write=True)
-        with naming(build):
-            shard = edge.EdgeShard.create(str(folder / "shard"), _shard_config(build.dense_dim))
-            for field, type in build.indexed_fields.items():
-                shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[type]))
-            shard.flush()
+        try:
+            with naming(build):
+                shard = _new_shard(folder, build)
+        except StoreError:
+            lock.release()
+            raise
         self._write_facts(build)
         return EdgeStore(build, shard, lock, write=True)
 
@@ -151,13 +152,18 @@ class EdgeEngine:
         _write_atomically(self._folder(build) / "build.json", build.model_dump_json(indent=2))
 
 
-def _shard_config(dense_dim: int) -> edge.EdgeConfig:
-    return edge.EdgeConfig(
-        vectors={"cls": edge.EdgeVectorParams(size=dense_dim, distance=edge.Distance.Dot)},
+def _new_shard(folder: Path, build: Build) -> edge.EdgeShard:
+    config = edge.EdgeConfig(
+        vectors={"cls": edge.EdgeVectorParams(size=build.dense_dim, distance=edge.Distance.Dot)},
         sparse_vectors={"ot": edge.EdgeSparseVectorParams()},
         hnsw_config=HNSW,
         wal_enabled=False,
     )
+    shard = edge.EdgeShard.create(str(folder / "shard"), config)
+    for field, type in build.indexed_fields.items():
+        shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[type]))
+    shard.flush()
+    return shard
 
 
 def _read(path: Path) -> Build:

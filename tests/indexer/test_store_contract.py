@@ -1,6 +1,7 @@
 """One contract over every engine: the answers are those of brute force."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -108,6 +109,13 @@ def test_a_shorter_page_is_the_beginning_of_a_longer_one(filled: Filled, mode: M
     longer = [hit.point.id for hit in filled.store.search(query, mode=mode, limit=50)]
     assert len(longer) == 50
     assert [hit.point.id for hit in filled.store.search(query, mode=mode, limit=7)] == longer[:7]
+
+
+def test_searches_in_several_threads_do_not_disturb_each_other(filled: Filled) -> None:
+    queries = random_queries(8, seed=4)
+    with ThreadPoolExecutor(4) as threads:
+        for query, hits in zip(queries, threads.map(filled.store.search, queries), strict=True):
+            assert_same_hits(hits, filled.brute.search(query))
 
 
 def test_a_limit_beyond_the_depth_raises_the_depth(filled: Filled) -> None:
