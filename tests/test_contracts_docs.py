@@ -104,5 +104,17 @@ def test_every_make_target_of_the_docs_exists() -> None:
     assert named <= targets
 
 
+def test_every_module_has_its_line_in_the_tree_of_the_readme() -> None:
+    tree = (ROOT / "README.md").read_text().partition("\n## The tree\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^ *([a-z_]+(?:/|\.py)) ", tree, re.MULTILINE)
+    existing: list[str] = []
+    for package in ("model", "indexer", "service"):
+        inside = (ROOT / package).iterdir()
+        folders = [f"{path.name}/" for path in inside if path.is_dir() and not path.name.startswith("_")]
+        modules = [path.name for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]
+        existing += [f"{package}/", *folders, *modules]
+    assert sorted(listed) == sorted(existing)
+
+
 def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 200
