@@ -28,6 +28,7 @@ class Facts(BaseModel):
     history: tuple[str, ...] = ()
 
     def after(self, run: str) -> "Facts":
+        """The facts with one more run in the history."""
         return self.model_copy(update={"history": (*self.history, run)})
 
 

@@ -49,17 +49,19 @@ def _text(line: bytes, *, structured: bool, where: str) -> str:
         record = json.loads(line)
         return f"{record.get('title', '')}\n{record['text']}"
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f'{where}: want UTF-8 text or JSON like {{"title": "...", "text": "..."}}: {error!r}') from error
+        raise ValueError(
+            f'{where}: want UTF-8 text or JSON like {{"title": "...", "text": "..."}}: {error!r}'
+        ) from error
 
 
-def sequences(texts: Iterable[str], tokenize: Callable[[str], list[int]], max_tokens: int) -> Iterator[list[int]]:
-    """Pack each text's paragraphs into runs of at most `max_tokens` token ids; a longer paragraph is cut.
+def sequences(texts: Iterable[str], tokenize: Callable[[str], list[T]], max_tokens: int) -> Iterator[list[T]]:
+    """Pack each text's paragraphs into runs of at most `max_tokens` tokens; a longer paragraph is cut.
 
     >>> list(sequences(["a b\\nc\\nd e f"], str.split, 3))
     [['a', 'b', 'c'], ['d', 'e', 'f']]
     """
     for text in texts:
-        run: list[int] = []
+        run: list[T] = []
         for paragraph in text.split("\n"):
             ids = tokenize(paragraph)
             if run and len(run) + len(ids) > max_tokens:

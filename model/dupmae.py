@@ -1,7 +1,7 @@
 """The DupMAE network: the encoder that is kept, the [CLS] decoder that is thrown away, and the pre-training losses.
 
-Source: RetroMAE-2 / DupMAE (ACL 2023; arXiv 2305.02564). Two things are ours. `TermWeights` gives each vocabulary entry a
-gain and a bias after the maximum, because the balance of the two parts must be learned faster than the encoder moves
+Source: RetroMAE-2 / DupMAE (ACL 2023; arXiv 2305.02564). Two things are ours. `TermWeights` gives each vocabulary entry
+a gain and a bias after the maximum, because the balance of the two parts must be learned faster than the encoder moves
 (gain 1 and bias 0 are the paper). And the kept values pass a ReLU, because a sparse index prunes only values >= 0.
 """
 
@@ -71,6 +71,7 @@ class FusedEncoder(nn.Module):
 
     @property
     def lpu(self) -> LinearProjectionUnit:
+        """The MLM head of `mlm`."""
         head = self.mlm.cls.predictions
         return LinearProjectionUnit(head.transform, head.decoder)
 
@@ -105,8 +106,8 @@ class FusedEncoder(nn.Module):
 class ClsDecoder(nn.Module):
     """Enhanced decoding (section 3.1): one transformer layer that rebuilds the text from `h_cls` alone.
 
-    Query stream `H1 = h_cls + p_i`; key and value stream `H2 = [h_cls, e_1 + p_1, ...]` over the unmasked text; each row
-    sees its own sample of H2, never itself. Needs `visible` from `masking.visible_context`.
+    Query stream `H1 = h_cls + p_i`; key and value stream `H2 = [h_cls, e_1 + p_1, ...]` over the unmasked text; each
+    row sees its own sample of H2, never itself. Needs `visible` from `masking.visible_context`.
     """
 
     def __init__(self, d: int, heads: int, *, dropout: float = 0.1) -> None:
@@ -138,7 +139,8 @@ class ClsDecoder(nn.Module):
         return output
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d / H)
+        split: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d / H)
+        return split
 
 
 class Batch(NamedTuple):

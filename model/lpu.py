@@ -1,7 +1,7 @@
 """The linear projection unit (LPU) and what is done with its output, without ever holding it whole.
 
-The LPU is the encoder's MLM head: it maps each position to a score for every vocabulary entry, (B, L, d) -> (B, L, V). At
-V = 30,522 that tensor is the largest cost of DupMAE in time and memory, so nothing here builds it:
+The LPU is the encoder's MLM head: it maps each position to a score for every vocabulary entry, (B, L, d) -> (B, L, V).
+At V = 30,522 that tensor is the largest cost of DupMAE in time and memory, so nothing here builds it:
 
 - `max_pool` takes the maximum over positions in vocabulary blocks and keeps the arg-max. A maximum passes its gradient
   to one position only, so the gradient over (B, V) is two weighted sums of gathered rows. Memory is O(B V).
@@ -22,7 +22,7 @@ BLOCK = 2048
 
 @dataclass(frozen=True)
 class LinearProjectionUnit:
-    """A view of the MLM head: `transform` (dense, GELU, layer norm), then a product with the word embeddings, plus a bias.
+    """A view of the MLM head: `transform` (dense, GELU, layer norm), then a product with word embeddings and a bias.
 
     Attributes:
         transform: (.., d) -> (.., d).
@@ -81,7 +81,7 @@ def pool(features: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Pooled
 
 def max_pool(features: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Tensor:
     """Differentiable `pool`: (B, V), exact gradient for features, weight and bias."""
-    pooled: Tensor = _MaxPool.apply(features, weight, bias, keep)  # type: ignore[no-untyped-call]  # torch has no types here
+    pooled: Tensor = _MaxPool.apply(features, weight, bias, keep)  # type: ignore[no-untyped-call]  # torch has none
     return pooled
 
 
@@ -93,7 +93,7 @@ class _MaxPool(torch.autograd.Function):
         return pooled.values
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         features, weight, positions = ctx.saved_tensors
         B, L, d = features.shape
         V = weight.shape[0]
@@ -139,7 +139,7 @@ def cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
     """Mean cross-entropy of `features @ weight.T + bias` (N, V) against `targets` (N,), logits never held whole."""
     if not targets.numel():
         return features.sum() * 0.0
-    loss: Tensor = _CrossEntropy.apply(features, weight, bias, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = _CrossEntropy.apply(features, weight, bias, targets)  # type: ignore[no-untyped-call]  # as above
     return loss
 
 
@@ -159,10 +159,11 @@ class _CrossEntropy(torch.autograd.Function):
             grad_bias += slope.sum(0).to(bias.dtype)
         ctx.count = targets.numel()
         ctx.save_for_backward(grad_features, grad_weight, grad_bias)
-        return loss / ctx.count
+        mean: Tensor = loss / ctx.count
+        return mean
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         scale = grad / ctx.count
         grad_features, grad_weight, grad_bias = ctx.saved_tensors
         return grad_features * scale, grad_weight * scale, grad_bias * scale, None

@@ -1,4 +1,4 @@
-"""What each decoder may see: whole-word masking for the encoder, a sample of the context a row for the [CLS] decoder."""
+"""What each decoder may see: whole words masked for the encoder, a sample a row for the [CLS] decoder."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class Masker:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, encoder_rate: float = 0.3, decoder_rate: float = 0.5
     ) -> None:
-        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         self.continues = torch.tensor([token.startswith("##") for token in tokens])
         self.special = torch.tensor(tokenizer.all_special_ids)
         self.pad_id, self.mask_id = int(tokenizer.pad_token_id), int(tokenizer.mask_token_id)

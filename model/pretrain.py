@@ -88,7 +88,9 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
     return lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
 
 
-def _batches(paths: list[Path], tokenizer: PreTrainedTokenizerBase, options: PretrainOptions) -> Iterator[list[list[int]]]:
+def _batches(
+    paths: list[Path], tokenizer: PreTrainedTokenizerBase, options: PretrainOptions
+) -> Iterator[list[list[int]]]:
     def tokenize(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids

@@ -19,6 +19,7 @@ class Parts(NamedTuple):
 
     @property
     def score(self) -> float:
+        """The sum."""
         return self.cls + self.ot
 
 
