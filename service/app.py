@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
 from service.metrics import Metrics
@@ -18,12 +19,18 @@ from service.settings import Settings
 DESCRIPTION = "Search with one model that gives a dense and a lexical vector in one pass, and one exact score."
 
 
-def create_app(open_searchers: Callable[[], Searchers], settings: Settings) -> FastAPI:
+def create_app(
+    open_searchers: Callable[[], Searchers],
+    settings: Settings,
+    *,
+    on_ready: Callable[[Build], None] = lambda build: None,
+) -> FastAPI:
     """The HTTP service over the indexes that `open_searchers` connects to.
 
     Args:
         open_searchers: Called when the app starts, and again on request as long as it fails.
         settings: Bounds, deadlines and the default index.
+        on_ready: Told of the build once the default index answers.
     """
 
     metrics = Metrics()
@@ -32,9 +39,14 @@ def create_app(open_searchers: Callable[[], Searchers], settings: Settings) -> F
         if line["path"] == search.PATH:
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
+    def opened(build: Build) -> None:
+        metrics.opened(build)
+        if build.index == settings.index:
+            on_ready(build)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        serving = Serving(open_searchers, settings, metrics)
+        serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
         serving.start()
         try:

@@ -6,7 +6,7 @@ from threading import Lock
 from time import perf_counter
 from typing import NamedTuple, Self
 
-from indexer.catalog import kept_artifact, open_engine
+from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.points import point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
@@ -178,12 +178,8 @@ class Searchers:
     def _encoder(self, build: Build) -> Encoder:
         with self._lock:
             if build.fingerprint not in self._encoders:
-                self._encoders[build.fingerprint] = Encoder(
-                    kept_artifact(self._settings, build),
-                    provider=self._settings.provider,
-                    threads=self._settings.threads,
-                    max_batch_tokens=self._settings.max_batch_tokens,
-                )
+                artifact = kept_artifact(self._settings, build)
+                self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
             return self._encoders[build.fingerprint]
 
 

@@ -5,17 +5,20 @@ again by the next request or readiness probe, so a service may start before its 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from indexer.store import IndexNotFound, StoreError
+from indexer.store import Build, IndexNotFound, StoreError
 from model.artifact import ArtifactError
 from model.encoder import ProviderError
 from service.batching import MicroBatcher
 from service.metrics import Metrics
 from service.searcher import Searcher, Searchers
 from service.settings import Settings
+
+LOGGER = logging.getLogger("dupmae.serving")
 
 
 class NotReady(Exception):
@@ -36,13 +39,21 @@ class Serving:
     Args:
         open_searchers: Connects to the engine; called again when it failed.
         settings: Names the default index and bounds the queues.
-        metrics: Told of each index that is opened.
+        metrics: Watches the queues.
+        on_open: Told of each build that is opened.
     """
 
-    def __init__(self, open_searchers: Callable[[], Searchers], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        open_searchers: Callable[[], Searchers],
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        on_open: Callable[[Build], None],
+    ) -> None:
         self._open_searchers = open_searchers
         self._settings = settings
-        self._metrics = metrics
+        self._on_open = on_open
         self._connecting = asyncio.Lock()
         self._searchers: Searchers | None = None
         self._desks: dict[str, Desk] = {}
@@ -97,9 +108,10 @@ class Serving:
         except (StoreError, ArtifactError, ProviderError) as error:
             if isinstance(error, IndexNotFound) and index != self._settings.index:
                 raise
+            LOGGER.warning("index %r cannot be served: %s", index, error)
             raise NotReady(str(error)) from error
         desk = self._desks[index] = Desk(searcher, self._batcher(searcher))
-        self._metrics.opened(searcher.build)
+        self._on_open(searcher.build)
         return desk
 
     def _batcher(self, searcher: Searcher) -> MicroBatcher:

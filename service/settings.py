@@ -21,7 +21,7 @@ INDEX = f"^{INDEX_NAME.pattern}$"
 
 
 class SettingsError(Exception):
-    """A setting that does not exist or has a value that is not allowed; the message names it and the remedy."""
+    """A setting that does not exist, or has a value that cannot be used; the message names it and the remedy."""
 
 
 class Settings(IndexSettings):

@@ -1,0 +1,197 @@
+"""The `dupmae` command: its root, and the commands that answer.
+
+What takes long to import is imported by the command that needs it: `dupmae search` loads neither a web framework nor
+a client it does not use. Every error that a domain names ends here as one line and an exit code.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import indexer.cli
+import model.cli
+from indexer.store import Mode
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+app = typer.Typer(
+    name="dupmae",
+    help="Search with one model that gives a dense and a lexical vector in one pass, and one exact score.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(indexer.cli.app, name="index")
+app.add_typer(model.cli.app, name="model")
+app.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(indexer.cli.evaluate)
+
+Query = Annotated[str, typer.Argument(help="What to look for, in plain words.")]
+Index = Annotated[str | None, typer.Option(help="Index to ask; DUPMAE_INDEX when not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on; DUPMAE_HOST when not given.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65_535, envvar=["DUPMAE_PORT", "PORT"], help="Port to listen on.")]
+
+
+def main() -> None:
+    """Run the command line; exit with 0, 1 for an error that was named, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        app()
+    except Exception as error:
+        if not isinstance(error, _named_errors()):
+            raise
+        print(f"dupmae: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=lambda value: _print_version(value))
+    ] = False,
+) -> None:
+    """Read the settings once, for every command."""
+    from service import settings
+
+    ctx.obj = settings.load()
+
+
+@app.command(epilog="Example: dupmae serve --port 9000")
+def serve(ctx: typer.Context, host: Host = None, port: Port = None, index: Index = None) -> None:
+    """Serve the indexes over HTTP until Ctrl-C or SIGTERM."""
+    from service.server import run
+
+    run(
+        _changed(ctx, host=host, port=port, index=index),
+        on_ready=lambda address, build: typer.echo(
+            f"Serving index {build.index!r} ({build.documents:,} documents, build {build.id}) at {address}", err=True
+        ),
+    )
+
+
+@app.command(epilog="Example: dupmae demo --port 9000")
+def demo(ctx: typer.Context, host: Host = None, port: Port = None) -> None:
+    """Index the documentation of the running Python with the bundled model, and serve it.
+
+    The index is made once; a second start serves it at once.
+    """
+    from service.demo import INDEX, greet, prepare
+    from service.server import run
+
+    settings = _changed(ctx, host=host, port=port, index=INDEX)
+    if "log_level" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_level": "warning"})
+    prepare(settings)
+    run(settings, on_ready=greet)
+
+
+@app.command(epilog='Example: dupmae search "compress a file" --index demo --limit 3')
+def search(
+    ctx: typer.Context,
+    query: Query,
+    index: Index = None,
+    limit: Annotated[int, typer.Option(min=1, help="Results wanted.")] = 10,
+    mode: Annotated[Mode, typer.Option(help="Exact sum of both parts, one part, or reciprocal rank fusion.")] = "fused",
+    as_json: AsJson = False,
+) -> None:
+    """Ask an index one question, without a server."""
+    from time import perf_counter
+
+    from service.render import render, respond
+    from service.searcher import open_searchers
+    from service.terminal import show_answer
+
+    settings = _changed(ctx, index=index)
+    if limit > settings.max_limit:
+        raise typer.BadParameter(f"{limit} results; at most DUPMAE_MAX_LIMIT={settings.max_limit} are returned")
+    with open_searchers(settings) as searchers:
+        searcher = searchers.open(settings.index)
+        answer = searcher.search(query, mode=mode, limit=limit)
+        began = perf_counter()
+        results = render(searcher, query, answer.encoding, answer.hits, with_=["parts"])
+        took = {**answer.took, "render": perf_counter() - began}
+        response = respond(searcher, answer.encoding, results, mode=mode, took=took)
+    if as_json:
+        typer.echo(response.model_dump_json(exclude_none=True, indent=2))
+    else:
+        show_answer(response)
+
+
+@app.command(epilog='Example: dupmae explain "compress a file" zipfile.ZipFile --index demo')
+def explain(
+    ctx: typer.Context,
+    query: Query,
+    document_id: Annotated[str, typer.Argument(metavar="DOC_ID")],
+    index: Index = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each word adds to the score of one document, found or not."""
+    import json
+    from dataclasses import asdict
+
+    from service.searcher import open_searchers
+    from service.terminal import show_explanation
+
+    settings = _changed(ctx, index=index)
+    with open_searchers(settings) as searchers:
+        searcher = searchers.open(settings.index)
+        point = searcher.document(document_id)
+        vector = searcher.encode(query).vector
+        parts, terms = vector.score(point.vector), searcher.explain(query, vector, point).terms
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "id": document_id,
+                    "score": parts.score,
+                    "parts": parts._asdict(),
+                    "explain": [asdict(term) for term in terms],
+                },
+                indent=2,
+            )
+        )
+    else:
+        show_explanation(point, parts, terms)
+
+
+def _changed(ctx: typer.Context, **flags: str | int | None) -> "Settings":
+    """The settings with the flags that were given, which win."""
+    from service.settings import Settings
+
+    assert isinstance(ctx.obj, Settings)
+    return ctx.obj.model_copy(update={name: value for name, value in flags.items() if value is not None})
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"dupmae-search {version('dupmae-search')}")
+        raise typer.Exit
+
+
+def _named_errors() -> tuple[type[Exception], ...]:
+    """What a user can mend: the errors whose message names the value and the remedy."""
+    from indexer.build import BuildError
+    from indexer.cli import MissingExtra
+    from indexer.lines import SourceError
+    from indexer.store import StoreError
+    from model.artifact import ArtifactError
+    from model.encoder import ProviderError
+    from service.searcher import DocumentNotFound, QueryRefused
+    from service.settings import SettingsError
+
+    return (
+        ArtifactError,
+        BuildError,
+        DocumentNotFound,
+        MissingExtra,
+        OSError,
+        ProviderError,
+        QueryRefused,
+        SettingsError,
+        SourceError,
+        StoreError,
+    )

@@ -1,0 +1,65 @@
+"""One process that listens: sockets, logs and signals around the app."""
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from indexer.store import Build
+from service.access import LOGGER as REQUESTS
+from service.app import create_app
+from service.searcher import open_searchers
+from service.settings import Settings, SettingsError
+
+DRAIN_S = 10
+"""How long a stop waits for requests that are being answered."""
+
+
+def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; both are a clean stop.
+
+    Args:
+        settings: Where to listen and what to serve.
+        on_ready: Called with the address and the build once the default index answers.
+
+    Raises:
+        SettingsError: The address is taken or not ours.
+    """
+    _log_to_stderr(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with _listen(settings.host, settings.port) as listener:
+        address = _address(listener)
+        app = create_app(lambda: open_searchers(settings), settings, on_ready=lambda build: on_ready(address, build))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_S
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            return
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("dupmae").setLevel(settings.log_level.upper())
+    lines = logging.StreamHandler()
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    REQUESTS.addHandler(lines)
+    REQUESTS.propagate = False

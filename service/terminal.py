@@ -1,0 +1,67 @@
+"""How the terminal shows an answer."""
+
+from collections.abc import Iterable
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from indexer.store import Point
+from model.vector import Parts
+from service.explain import Term
+from service.schemas import ResultOut, SearchResponse
+
+BAR = 16
+"""Cells of the longest score bar."""
+
+
+def show_answer(answer: SearchResponse) -> None:
+    """Print the results, best first, and how the answer came about."""
+    console = Console(highlight=False)
+    best = max((abs(result.score) for result in answer.results), default=1.0)
+    for rank, result in enumerate(answer.results, start=1):
+        console.print(_result(rank, result, best))
+    meta = answer.meta
+    took = sum(meta.took_ms.values())
+    found = f"{len(answer.results)} of {meta.index.documents:,} documents" if answer.results else "Nothing found"
+    console.print(f"{found} · {meta.mode} · index {meta.index.name} · {meta.model.name} · {took:.0f} ms", style="dim")
+    if meta.query.truncated:
+        console.print(f"The query has {meta.query.tokens} tokens; the model read only its beginning.", style="yellow")
+
+
+def show_explanation(point: Point, parts: Parts, terms: Iterable[Term]) -> None:
+    """Print why a document matches: both parts, then what each word adds to the second."""
+    console = Console(highlight=False)
+    console.print(Text(str(point.payload.get("title") or point.payload["doc_id"]), "bold"))
+    console.print(f"score {parts.score:.4f} = cls {parts.cls:.4f} + ot {parts.ot:.4f}\n")
+    table = Table("word", "query", "document", "adds", "", box=None, pad_edge=False)
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for term in terms:
+        weights = (f"{term.query_weight:.3f}", f"{term.document_weight:.3f}", f"{term.contribution:.4f}")
+        table.add_row(Text(term.word), *weights, Text(_origin(term), "dim"))
+    console.print(table)
+
+
+def _result(rank: int, result: ResultOut, best: float) -> Group:
+    head = Text.assemble((f"{rank:>2}  ", "dim"), (result.title or result.id, "bold"))
+    lines = [head, _scores(result, best)]
+    if result.highlights:
+        lines.append(Text.assemble(*((run.text, "bold cyan" if run.match else "") for run in result.highlights)))
+    if result.url:
+        lines.append(Text(result.url, "dim"))
+    return Group(lines[0], *(Padding(line, (0, 0, 0, 4)) for line in lines[1:]), Text())
+
+
+def _scores(result: ResultOut, best: float) -> Text:
+    text = Text(f"{result.score:.4f}")
+    if result.parts is not None:
+        for name, part, style in (("cls", result.parts.cls, "blue"), ("ot", result.parts.ot, "green")):
+            text.append(f"  {name} {part:.4f} ", "dim").append("▇" * round(BAR * max(part, 0.0) / best), style)
+    return text
+
+
+def _origin(term: Term) -> str:
+    added = [side for side, held in (("query", term.in_query), ("document", term.in_document)) if not held]
+    return f"added to the {' and the '.join(added)}" if added else ""

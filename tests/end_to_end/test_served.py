@@ -1,0 +1,33 @@
+"""The service over a real socket, as a process that signals stop."""
+
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import httpx
+import pytest
+
+from tests.end_to_end.conftest import Dupmae, Service
+
+Start = Callable[..., AbstractContextManager[Service]]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_service_answers_and_a_signal_stops_it_cleanly(start: Start, index: str, stop: signal.Signals) -> None:
+    with start() as service:
+        assert httpx.get(f"{service.address}/readyz").status_code == 200
+        answer = httpx.post(f"{service.address}/v1/search", json={"query": "compress a file"}).json()
+        assert len(answer["results"]) == 4
+        service.process.send_signal(stop)
+        _, errors = service.process.communicate(timeout=30)
+    assert service.process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_a_port_that_is_taken_is_one_line(start: Start, dupmae: Dupmae, index: str) -> None:
+    with start() as service:
+        port = service.address.rpartition(":")[2]
+        failed = dupmae("serve", "--port", port)
+    assert failed.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in failed.stderr
+    assert failed.stderr.count("\n") == 1
