@@ -23,7 +23,7 @@ from model.encoder import Encoder, Encoding, EncodingError
 
 UNKNOWN_WORDS = "no word that the model knows, so there is no vector"
 
-WINDOW_DOCUMENTS = 128
+WINDOW_DOCUMENTS = 256
 WINDOW_CHARACTERS = 2**18
 
 

@@ -134,14 +134,10 @@ def evaluate(
     started = time.perf_counter()
     vectors = _encode_queries(encoder, queries)
     queries_encoded_per_s = len(queries) / (time.perf_counter() - started)
-    runs: dict[str, Run] = {"bm25": _bm25(records, queries)}
-    searches_per_s: dict[str, float] = {}
     with closing(engine.open(_INDEX, build.id)) as store:
-        for mode in MODES:
-            started = time.perf_counter()
-            runs[mode] = _search(store, vectors, mode, options.depth)
-            searches_per_s[mode] = len(vectors) / (time.perf_counter() - started)
+        searched, searches_per_s = _search_all(store, vectors, options.depth)
         exactness = _exactness(store, vectors, options.depth)
+    runs = {"bm25": _bm25(records, queries), **searched}
     if options.runs:
         _write_runs(runs, options.runs)
     systems, fused_minus = _judged(qrels, runs, options)
@@ -202,6 +198,19 @@ def _encode_queries(encoder: Encoder, queries: Mapping[str, str]) -> dict[str, F
             encodings = encoder.encode_queries([queries[name] for name in window])
         vectors |= {name: encoding.vector for name, encoding in zip(window, encodings, strict=True)}
     return vectors
+
+
+def _search_all(
+    store: Store, vectors: Mapping[str, FusedVector], depth: int
+) -> tuple[dict[str, Run], dict[str, float]]:
+    """Run and searches per second, by mode."""
+    runs: dict[str, Run] = {}
+    searches_per_s: dict[str, float] = {}
+    for mode in MODES:
+        started = time.perf_counter()
+        runs[mode] = _search(store, vectors, mode, depth)
+        searches_per_s[mode] = len(vectors) / (time.perf_counter() - started)
+    return runs, searches_per_s
 
 
 def _search(store: Store, vectors: Mapping[str, FusedVector], mode: Mode, depth: int) -> Run:

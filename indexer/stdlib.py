@@ -28,7 +28,7 @@ def _words(text: str) -> frozenset[str]:
 
 SKIPPED = _words(
     "__main__ __phello__ dist-packages distutils encodings ensurepip idlelib lib2to3 ntpath pydoc pydoc_data "
-    "site-packages test tests tix turtledemo"
+    "site-packages test tests tix turtle turtledemo"
 )
 """Folders and modules in which nobody looks anything up."""
 

@@ -164,10 +164,10 @@ def test_progress_is_told_from_the_first_window_to_the_end(engine: Engine, tiny_
     documents = [Document(str(number), text="bird") for number in range(WINDOW_DOCUMENTS + 1)]
     build_index(engine, tiny_encoder, [BAD, *documents], BuildOptions(index=INDEX), watch)
     assert seen == [
-        ("encoding", 128, 1),
-        ("encoding", 129, 1),
-        ("optimizing", 129, 1),
-        ("ready", 129, 1),
+        ("encoding", WINDOW_DOCUMENTS, 1),
+        ("encoding", WINDOW_DOCUMENTS + 1, 1),
+        ("optimizing", WINDOW_DOCUMENTS + 1, 1),
+        ("ready", WINDOW_DOCUMENTS + 1, 1),
     ]
 
 
