@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from indexer.documents import BadRecord
-from indexer.lines import SourceError
+from model.lines import SourceError
 
 
 class TooManyBadRecords(SourceError):

@@ -15,7 +15,7 @@ from typing import BinaryIO, NoReturn
 
 from pydantic import JsonValue
 
-from indexer.lines import MAX_LINE_BYTES, SourceError, read_chunks, read_lines, split_lines
+from model.lines import MAX_LINE_BYTES, SourceError, read_chunks, read_lines, split_lines
 
 STDIN = "-"
 """The source that stands for standard input."""

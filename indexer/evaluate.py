@@ -19,10 +19,10 @@ from indexer.build import BuildOptions, Progress, build_index, ignore_progress, 
 from indexer.documents import BadRecord, Document, load_qrels, load_queries, read_documents
 from indexer.edge import EdgeEngine
 from indexer.exact import Agreement, ExactScores, compare
-from indexer.lines import SourceError
 from indexer.measures import MEASURES, Estimate, Qrels, Run, estimate, judge, write_run
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Mode, Store
 from model.encoder import Encoder, EncodingError
+from model.lines import SourceError
 from model.vector import FusedVector
 
 MODES: tuple[Mode, ...] = ("cls", "ot", "rrf", "fused")

@@ -13,7 +13,7 @@ from ir_measures import RR, R, nDCG
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from indexer.lines import SourceError
+from model.lines import SourceError
 
 Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Mapping[str, float]]

@@ -1,45 +1,30 @@
 """Text for training, streamed: files of any size in, token sequences of bounded length out, in constant memory."""
 
-import gzip
 import json
-import lzma
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
+
+from model.lines import read_lines
 
 T = TypeVar("T")
 
 
-def open_binary(path: Path) -> IO[bytes]:
-    """Open a plain, `.gz`, `.xz` or `.zst` file for reading.
+def read_texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Texts of JSON-lines files (`title`, `text`) or plain text files (one text a line), blank ones left out.
 
     Raises:
-        ModuleNotFoundError: A `.zst` file without the `zstd` extra.
+        SourceError: A file is missing or damaged.
+        ValueError: A line is no text, with its place.
     """
-    if path.suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]  # GzipFile reads like the IO[bytes] it is not declared as
-    if path.suffix == ".xz":
-        return lzma.open(path)
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f'{path}: reading .zst needs pip install "dupmae-search[zstd]"') from error
-        return zstandard.open(path, "rb")  # type: ignore[no-any-return]
-    return path.open("rb")
-
-
-def read_texts(paths: Iterable[Path]) -> Iterator[str]:
-    """Texts of JSON-lines files (`title`, `text`) or plain text files (one text a line), blank ones left out."""
     for path in paths:
         structured = ".json" in "".join(path.suffixes)
-        with open_binary(path) as lines:
-            for number, line in enumerate(lines, 1):
-                text = _text(line, structured=structured, where=f"{path}:{number}")
-                if text.strip():
-                    yield text
+        for number, line in enumerate(read_lines(path), 1):
+            text = _text(line, structured=structured, where=f"{path}:{number}")
+            if text.strip():
+                yield text
 
 
 def _text(line: bytes, *, structured: bool, where: str) -> str:
@@ -129,13 +114,13 @@ def read_examples(path: Path) -> Iterator[Example]:
     """Records in FlagEmbedding's format: `{"query": str, "pos": [str, ...], "neg": [str, ...]}` a line.
 
     Raises:
-        ValueError: A line that is not such a record, with file and line number.
+        SourceError: The file is missing or damaged.
+        ValueError: A line that is not such a record, with its place.
     """
-    with open_binary(path) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                yield Example(str(record["query"]), tuple(record["pos"]), tuple(record.get("neg", ())))
-            except (ValueError, KeyError, TypeError) as error:
-                form = '{"query": "...", "pos": ["..."], "neg": ["..."]}'
-                raise ValueError(f"{path}:{number}: want {form}: {error!r}") from error
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            record = json.loads(line)
+            yield Example(str(record["query"]), tuple(record["pos"]), tuple(record.get("neg", ())))
+        except (ValueError, KeyError, TypeError) as error:
+            form = '{"query": "...", "pos": ["..."], "neg": ["..."]}'
+            raise ValueError(f"{path}:{number}: want {form}: {error!r}") from error

@@ -24,8 +24,9 @@ import torch
 from indexer.documents import Document, load_qrels, load_queries, read_documents
 from indexer.mine import RankWindow, bm25_negatives, write_records
 from model.checkpoint import Checkpoint, load
-from model.corpus import open_binary, read_examples, read_texts
+from model.corpus import read_examples, read_texts
 from model.finetune import FinetuneOptions, finetune
+from model.lines import read_lines
 from model.pretrain import PretrainOptions, pretrain
 from model.warm_start import calibrate_terms, fit_projection
 
@@ -102,8 +103,7 @@ def mined(folder: Path, split: str, *, unseen: tuple[str, ...], hold_out: int = 
 
 def mined_pairs(path: Path) -> Iterator[dict[str, object]]:
     """Question and answer pairs as a collection of their own; the first ranks are often answers too."""
-    with open_binary(path) as lines:
-        pairs = [json.loads(line) for line in lines]
+    pairs = [json.loads(line) for line in read_lines(path)]
     documents = [Document(str(row), text=pair["answer"][:3000]) for row, pair in enumerate(pairs)]
     queries = {str(row): pair["question"] for row, pair in enumerate(pairs)}
     return bm25_negatives(documents, queries, {row: {row: 1} for row in queries}, window=RankWindow(start=5))

@@ -176,7 +176,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     """What a user can mend: the errors whose message names the value and the remedy."""
     from indexer.build import BuildError
     from indexer.cli import MissingExtra
-    from indexer.lines import SourceError
+    from model.lines import SourceError
     from indexer.store import StoreError
     from model.artifact import ArtifactError
     from model.encoder import ProviderError

@@ -21,10 +21,10 @@ from indexer.build import (
     windows,
 )
 from indexer.documents import BadRecord, Document
-from indexer.lines import SourceError
 from indexer.points import point_id
 from indexer.store import Build, Engine, Point
 from model.encoder import Encoder
+from model.lines import SourceError
 
 BIRDS = [
     Document("gull", "white birds", "people of the sea work by day", "http://sea/gull", {"lang": "en"}),

@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 from indexer.catalog import kept_artifact
 from indexer.cli import MissingExtra, app, evaluate
 from indexer.edge import EdgeEngine
-from indexer.lines import SourceError
 from indexer.settings import IndexSettings
 from indexer.store import Filter, IndexNotFound, StoreError
 from model.artifact import Artifact, ArtifactError
 from model.encoder import Encoder
+from model.lines import SourceError
 
 Dupmae = Callable[..., Result]
 

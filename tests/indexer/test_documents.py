@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.documents import BadRecord, Document, count_records, load_qrels, load_queries, read_documents
-from indexer.lines import MAX_LINE_BYTES, SourceError, split_lines
+from model.lines import MAX_LINE_BYTES, SourceError, split_lines
 
 LINES = b'{"_id": "a", "title": "Gulls", "text": "nest on cliffs"}\n{"id": 7, "contents": "Terns dive."}\n'
 GULLS = Document("a", title="Gulls", text="nest on cliffs")

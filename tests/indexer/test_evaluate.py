@@ -15,10 +15,10 @@ from indexer.build import Tally
 from indexer.documents import load_qrels
 from indexer.evaluate import Evaluation, EvaluationOptions, evaluate
 from indexer.exact import ExactScores, compare
-from indexer.lines import SourceError
 from indexer.measures import MEASURES, estimate, judge, write_run
 from indexer.store import Hit
 from model.encoder import Encoder
+from model.lines import SourceError
 from model.vector import Parts
 from tests.indexer.brute_force import random_points, random_queries
 

@@ -17,7 +17,7 @@ def test_texts_come_from_json_lines_and_plain_text_packed_or_not(tmp_path: Path)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(line.encode()))
     (tmp_path / "c.txt").write_text("One line.\n\nAnother.\n")
     texts = list(read_texts(tmp_path / name for name in ("a.jsonl.xz", "b.jsonl.gz", "c.txt")))
-    assert texts == ["Gull\nA seabird.", "Gull\nA seabird.", "One line.\n", "Another.\n"]
+    assert texts == ["Gull\nA seabird.", "Gull\nA seabird.", "One line.", "Another."]
 
 
 @pytest.mark.parametrize("line", ["not json", '{"title": "no text"}', "[1]"])
