@@ -25,6 +25,8 @@ TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
 MODEL_CARD = "MODEL_CARD.md"
 
+FILES = (MANIFEST, GRAPH, TOKENIZER, MODEL_CARD)
+
 BUNDLED = Path(__file__).parent / "pretrained"
 """The artifact that is shipped with the package."""
 
@@ -112,7 +114,7 @@ class Artifact:
         Raises:
             ArtifactError: A file is missing, damaged, of another format version, or not what was fingerprinted.
         """
-        for name in (MANIFEST, GRAPH, TOKENIZER, MODEL_CARD):
+        for name in FILES:
             if not (path / name).is_file():
                 raise ArtifactError(
                     f"{path} is not an artifact: {name} is missing; export one with `dupmae model export`"
@@ -130,6 +132,11 @@ class Artifact:
     def fingerprint(self) -> str:
         """SHA-256 of everything that changes a vector, 64 hex digits."""
         return self.manifest.fingerprint
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum((self.path / name).stat().st_size for name in FILES)
 
 
 def digest(path: Path, manifest: Manifest) -> str:

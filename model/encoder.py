@@ -99,7 +99,8 @@ class Encoder:
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
         """WordPiece strings by id: `vocabulary[i]` is what OT index `i` stands for."""
-        return tuple(self._tokenizer.id_to_token(i) for i in range(self.artifact.manifest.vocabulary_size))
+        by_id = {i: entry for entry, i in self._tokenizer.get_vocab(with_added_tokens=True).items()}
+        return tuple(by_id[i] for i in range(self.artifact.manifest.vocabulary_size))
 
     def encode_queries(self, texts: Sequence[str], *, k: int | None = None) -> list[Encoding]:
         """Encode queries, in the order given.

@@ -3,8 +3,10 @@
 Nothing is left under the asked name unless the proof succeeds: the folder is made beside it and renamed last.
 """
 
+import builtins
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import getdoc
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,18 +14,30 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from model.artifact import FORMAT_VERSION, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, Manifest, digest
+from model.artifact import (
+    FORMAT_VERSION,
+    GRAPH,
+    MANIFEST,
+    MODEL_CARD,
+    TOKENIZER,
+    Artifact,
+    ArtifactError,
+    Manifest,
+    digest,
+)
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder
-from model.graph import EncoderGraph
+from model.graph import EncoderGraph, FloatProducts, Products, Weights
+from model.quantize import Int8Products
 from model.vector import FusedVector
 
 Precision = Literal["fp32", "int8"]
 
 
-class ExportError(Exception):
+class ExportError(ArtifactError):
     """The network cannot be exported, or the artifact strays from it by more than its budget."""
 
 
@@ -33,8 +47,8 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    base_model: str
-    licence: str
+    base_model: str = "unknown"
+    licence: str = "unknown"
     k_query: int = 64
     k_document: int = 128
     max_query_tokens: int = 64
@@ -60,12 +74,14 @@ class Agreement(NamedTuple):
     overlap: float
 
 
-BUDGETS = {"fp32": Agreement(1e-4, 1e-4, 0.999)}
+PRODUCTS: dict[Precision, Callable[[Weights], Products]] = {"fp32": FloatProducts, "int8": Int8Products}
+
+BUDGETS = {"fp32": Agreement(1e-4, 1e-4, 0.999), "int8": Agreement(0.5, 0.5, 0.5)}
 
 
 def export(
     encoder: FusedEncoder,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
     precision: Precision,
@@ -118,10 +134,18 @@ def agreement(encoder: FusedEncoder, exported: Encoder, texts: Sequence[str]) ->
     )
 
 
-def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def docstrings(count: int) -> list[str]:
+    """Texts that are at hand everywhere: what Python says about its built-in names, longest first."""
+    texts = {text for value in vars(builtins).values() if (text := getdoc(value))}
+    return sorted(texts, key=lambda text: (-len(text), text))[:count]
+
+
+def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     config = encoder.mlm.config
     if folder.exists():
         raise ExportError(f"{folder} exists; choose another folder or remove it")
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ExportError(f"a {type(tokenizer).__name__} has no tokenizer.json; load it with AutoTokenizer")
     if config.hidden_act != "gelu" or config.model_type != "bert":
         raise ExportError(f"only BERT with gelu can be exported, not {config.model_type} with {config.hidden_act}")
     if sorted(encoder.special_ids.tolist()) != sorted(tokenizer.all_special_ids):
@@ -133,14 +157,14 @@ def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def _write(
     encoder: FusedEncoder,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     precision: Precision,
     facts: Facts,
     card: str,
 ) -> None:
-    ir.save(EncoderGraph(encoder).build(), folder / GRAPH)
-    backend = tokenizer.backend_tokenizer
+    ir.save(EncoderGraph(encoder, PRODUCTS[precision]).build(), folder / GRAPH)
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a copy, to leave the caller's as it is
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(folder / TOKENIZER))

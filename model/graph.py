@@ -8,7 +8,7 @@ tokens, which stays in cache; the whole batch's would be 250 MB and slower).
 `export` compares the result with PyTorch, so this second statement of the network cannot drift unseen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,15 +102,18 @@ class FloatProducts:
         self._weights = weights
 
     def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
+        """(B, L) -> (B, L, d)."""
         return writer.op("Gather", self._tied(writer), ids)
 
     def linear(self, writer: Writer, x: ir.Value, name: str) -> ir.Value:
+        """(.., K) -> (.., N)."""
         weight = writer.constant(self._weights[f"{name}.weight"].T.copy(), f"{name}.weight")  # (K, N)
         y = writer.op("MatMul", x, weight)
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
 
     def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
+        """(n, d) -> (V,)."""
         scores = writer.op("Gemm", rows, self._tied(writer), transB=1)  # (n, V)
         return writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
 
@@ -121,11 +124,11 @@ class FloatProducts:
 class EncoderGraph:
     """Writes the parts of one encoder's graph."""
 
-    def __init__(self, encoder: FusedEncoder) -> None:
+    def __init__(self, encoder: FusedEncoder, products: Callable[[Weights], Products]) -> None:
         self.encoder = encoder
         self.config = encoder.mlm.config
         self.weights = named_weights(encoder)
-        self.products: Products = FloatProducts(self.weights)
+        self.products = products(self.weights)
         self.writer = Writer()
 
     def build(self) -> ir.Model:

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from model.artifact import Artifact
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder
-from model.export import Facts, export
+from model.export import Facts, Precision, export
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -84,8 +84,10 @@ def tiny_network(tiny_tokenizer: PreTrainedTokenizerFast) -> FusedEncoder:
     return encoder.eval()
 
 
-def tiny_facts() -> Facts:
-    return Facts(
+def export_tiny(
+    network: FusedEncoder, tokenizer: PreTrainedTokenizerFast, folder: Path, precision: Precision
+) -> Artifact:
+    facts = Facts(
         name="tiny",
         base_model="none",
         licence="Apache-2.0",
@@ -94,16 +96,23 @@ def tiny_facts() -> Facts:
         max_query_tokens=32,
         max_document_tokens=64,
     )
+    return export(network, tokenizer, folder, precision=precision, facts=facts, card="# Tiny\n", texts=TEXTS)
 
 
 @pytest.fixture(scope="session")
 def tiny_artifact(
     tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
-    folder: Path = tmp_path_factory.mktemp("artifacts") / "tiny"
-    return export(
-        tiny_network, tiny_tokenizer, folder, precision="fp32", facts=tiny_facts(), card="# Tiny\n", texts=TEXTS
-    )
+    folder = tmp_path_factory.mktemp("artifacts") / "tiny"
+    return export_tiny(tiny_network, tiny_tokenizer, folder, "fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact_int8(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    folder = tmp_path_factory.mktemp("artifacts") / "tiny-int8"
+    return export_tiny(tiny_network, tiny_tokenizer, folder, "int8")
 
 
 @pytest.fixture(scope="session")
