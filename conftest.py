@@ -8,15 +8,11 @@ from collections.abc import Callable
 import pytest
 
 
-def _has_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None
-
-
 MISSING: dict[str, tuple[Callable[[], object], str]] = {
-    "gpu": (_has_gpu, "needs a CUDA device"),
+    "gpu": (lambda: shutil.which("nvidia-smi"), "needs a CUDA device"),
     "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
     "data": (lambda: os.environ.get("TEST_DATA"), "needs the judged collections; set TEST_DATA to their folder"),
-    "browser": (lambda: shutil.which("chromium"), "needs Chromium"),
+    "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 
 
