@@ -27,6 +27,9 @@ app.add_typer(indexer.cli.app, name="index")
 app.add_typer(model.cli.app, name="model")
 app.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(indexer.cli.evaluate)
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended: 128 and the number of the signal."""
+
 Query = Annotated[str, typer.Argument(help="What to look for, in plain words.")]
 Index = Annotated[str | None, typer.Option(help="Index to ask; DUPMAE_INDEX when not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -42,7 +45,7 @@ def main() -> None:
         if not isinstance(error, _named_errors()):
             raise
         print(f"dupmae: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1)
 
 
 @app.callback()
@@ -175,7 +178,6 @@ def _print_version(wanted: bool) -> None:
 def _named_errors() -> tuple[type[Exception], ...]:
     """What a user can mend: the errors whose message names the value and the remedy."""
     from indexer.build import BuildError
-    from indexer.cli import MissingExtra
     from model.lines import SourceError
     from indexer.store import StoreError
     from model.artifact import ArtifactError
@@ -187,7 +189,8 @@ def _named_errors() -> tuple[type[Exception], ...]:
         ArtifactError,
         BuildError,
         DocumentNotFound,
-        MissingExtra,
+        indexer.cli.MissingExtra,
+        model.cli.MissingExtra,
         OSError,
         ProviderError,
         QueryRefused,

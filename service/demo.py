@@ -1,6 +1,7 @@
 """`dupmae demo`: the documentation of the Python that runs, indexed once and served."""
 
 from contextlib import closing
+from pathlib import Path
 
 from rich.console import Console
 
@@ -17,8 +18,12 @@ INDEX = "demo"
 QUERIES = ("how do I compress a file", "run a function every five seconds", "remove duplicates but keep the order")
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, sources: Path | None = None) -> None:
     """Publish the demo index, unless the published one holds this documentation in this model's vectors already.
+
+    Args:
+        settings: Where the index goes, and which model makes it.
+        sources: A folder of Python sources; those of the running interpreter unless given.
 
     Raises:
         ArtifactError: The bundled model is missing or damaged.
@@ -26,7 +31,7 @@ def prepare(settings: Settings) -> None:
     """
     console = Console(stderr=True)
     with console.status("Reading the documentation of the standard library"):
-        documents = [record for record in read_stdlib() if isinstance(record, Document)]
+        documents = [record for record in read_stdlib(sources) if isinstance(record, Document)]
     artifact = new_artifact(settings)
     with closing(open_engine(settings)) as engine:
         if _is_published(engine, artifact, documents):

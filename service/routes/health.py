@@ -10,9 +10,6 @@ from service.problems import Problem
 from service.routes.state import AppMetrics, AppServing, AppSettings
 from service.serving import NotReady
 
-WAIT_S = 0.5
-"""How long a readiness probe waits for an index that is being opened; probes give up after a second themselves."""
-
 router = APIRouter(tags=["health"])
 
 
@@ -26,7 +23,7 @@ async def livez() -> dict[str, bool]:
 async def readyz(serving: AppServing, settings: AppSettings) -> JSONResponse:
     """200 after warm-up; before that, and as long as the index cannot be opened, 503 with the reason."""
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(settings.timeout_ms / 1000):
             build = (await serving.desk(settings.index)).searcher.build
     except TimeoutError as error:
         raise NotReady(f"index {settings.index!r} is being opened") from error

@@ -46,7 +46,7 @@ def data(tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path_factory: pytes
 
 @pytest.fixture
 def settings(data: Path) -> Settings:
-    return Settings(data=data, threads=1)
+    return Settings(data=data, threads=1, timeout_ms=60_000)
 
 
 @pytest.fixture
