@@ -178,10 +178,10 @@ def _print_version(wanted: bool) -> None:
 def _named_errors() -> tuple[type[Exception], ...]:
     """What a user can mend: the errors whose message names the value and the remedy."""
     from indexer.build import BuildError
-    from model.lines import SourceError
     from indexer.store import StoreError
     from model.artifact import ArtifactError
     from model.encoder import ProviderError
+    from model.lines import SourceError
     from service.searcher import DocumentNotFound, QueryRefused
     from service.settings import SettingsError
 
