@@ -26,7 +26,7 @@ OUTPUTS = {"cls": "tensor(float)", "ot_indices": "tensor(int64)", "ot_values": "
 
 
 class EncodingError(ValueError):
-    """Texts that have no vector.
+    """Texts that have no vector; the message says which and why.
 
     Attributes:
         positions: Where they stand in the given sequence.
@@ -142,15 +142,14 @@ class Encoder:
         tokens = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         lengths = [len(t) for t in tokens]
         ids = self._input_ids(tokens, max_tokens)
-        vectors: list[FusedVector | None] = [None] * len(texts)
+        vectors: dict[int, FusedVector] = {}
         for batch in batches([len(i) for i in ids], self._max_batch_tokens):
             raw = self._run([ids[position] for position in batch], k)
-            for row, position in enumerate(batch):
-                vectors[position] = _vector(raw, row)
+            _check_finite(raw, batch)
+            vectors |= {position: _vector(raw, row) for row, position in enumerate(batch)}
+        _check_not_empty(vectors)
         room = max_tokens - self._added
-        return [
-            Encoding(vector, length, length > room) for vector, length in zip(_complete(vectors), lengths, strict=True)
-        ]
+        return [Encoding(vectors[position], length, length > room) for position, length in enumerate(lengths)]
 
     def _input_ids(self, tokens: list[Tokens], max_tokens: int) -> list[list[int]]:
         for text in tokens:
@@ -189,21 +188,24 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _vector(raw: _Raw, row: int) -> FusedVector | None:
-    """One row without its padding and in ascending order of index; None where it holds NaN, Inf or no entry."""
-    cls, indices, values = raw.cls[row], raw.indices[row], raw.values[row]
-    if not (np.isfinite(cls).all() and np.isfinite(values).all()):
-        return None
-    kept = values > 0
-    order = np.argsort(indices[kept])
-    return FusedVector(cls.copy(), indices[kept][order], values[kept][order]) if kept.any() else None
+def _vector(raw: _Raw, row: int) -> FusedVector:
+    """One row without its padding, in ascending order of index."""
+    kept = np.flatnonzero(raw.values[row] > 0)
+    kept = kept[raw.indices[row, kept].argsort()]
+    return FusedVector(raw.cls[row].copy(), raw.indices[row, kept], raw.values[row, kept])
 
 
-def _complete(vectors: list[FusedVector | None]) -> list[FusedVector]:
-    missing = tuple(position for position, vector in enumerate(vectors) if vector is None)
-    if missing:
-        raise EncodingError("no word that the model knows, so there is nothing to encode", missing)
-    return [vector for vector in vectors if vector is not None]
+def _check_finite(raw: _Raw, batch: list[int]) -> None:
+    finite = np.isfinite(raw.cls).all(axis=1) & np.isfinite(raw.values).all(axis=1)
+    if not finite.all():
+        positions = tuple(sorted(batch[row] for row in np.flatnonzero(~finite)))
+        raise EncodingError("the model gave NaN or infinity; its training went wrong, use another artifact", positions)
+
+
+def _check_not_empty(vectors: dict[int, FusedVector]) -> None:
+    empty = tuple(sorted(position for position, vector in vectors.items() if not vector.ot_indices.size))
+    if empty:
+        raise EncodingError("no word in it, or none that the model gives any weight; say more", empty)
 
 
 def _load_tokenizer(artifact: Artifact) -> Tokenizer:

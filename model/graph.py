@@ -23,9 +23,6 @@ OPSET, IR_VERSION = 21, 10
 TIED = "bert.embeddings.word_embeddings.weight"
 TRANSFORM = "cls.predictions.transform"
 
-EMPTY = -1e4
-"""What the maximum over no ordinary token is: below every score, yet finite under any gain."""
-
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -201,8 +198,10 @@ class EncoderGraph:
         text, go_on = _value("text", ir.DataType.INT64, []), _value("go_on", ir.DataType.BOOL, [])
         body = self.writer.body()
         rows = body.op("Compress", body.op("Gather", features, text), body.op("Gather", keep, text), axis=0)  # (n, d)
-        mu = body.op("Max", self.products.best(body, rows), _scalar(body, EMPTY))
-        values, indices = body.ops("TopK", self._terms(body, mu), body.op("Reshape", k, body.constant([1])), outputs=2)
+        wordless = body.op("Equal", body.op("Shape", rows, end=1), body.constant([0]))  # (1,)
+        terms = self._terms(body, self.products.best(body, rows))  # (V,)
+        terms = body.op("Where", wordless, _scalar(body, 0), terms)  # no maximum over nothing
+        values, indices = body.ops("TopK", terms, body.op("Reshape", k, body.constant([1])), outputs=2)
         loop = body.subgraph([text, go_on], [body.op("Identity", go_on), indices, values], "each_text")
         count = self.writer.op("Gather", self.writer.op("Shape", keep), self.writer.constant(0))
         return self.writer.ops("Loop", count, None, outputs=2, body=loop)

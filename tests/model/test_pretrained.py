@@ -1,0 +1,59 @@
+"""The artifact that is shipped: it must be whole, small, honest about itself, and the same in every batch."""
+
+import numpy as np
+import pytest
+
+from model.artifact import BUNDLED, MODEL_CARD, Artifact
+from model.encoder import Encoder
+
+pytestmark = pytest.mark.skipif(not BUNDLED.exists(), reason="no bundled artifact in this checkout")
+
+SENTENCES = [
+    "how do I compress a file",
+    "Run a function every five seconds.",
+    "Does vitamin D prevent respiratory infections in children?",
+    "Return a new array of given shape and type, filled with ones.",
+    "The boundary layer on a flat plate at high speed becomes turbulent further downstream than theory predicts. " * 4,
+    "Sherlock Holmes",
+    "In 1969 the first message was sent over ARPANET, from Los Angeles to Menlo Park; it crashed after two letters.",
+    "naïve café, 100 % déjà-vu!",
+]
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return Artifact.open(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def encoder(artifact: Artifact) -> Encoder:
+    return Encoder(artifact, threads=2)
+
+
+def test_it_is_int8_and_at_most_30_mb(artifact: Artifact) -> None:
+    assert artifact.manifest.precision == "int8"
+    assert artifact.size <= 30e6
+
+
+def test_its_licence_and_origin_are_stated(artifact: Artifact) -> None:
+    assert artifact.manifest.licence == "Apache-2.0"
+    assert "MiniLM" in artifact.manifest.base_model
+    card = (artifact.path / MODEL_CARD).read_text(encoding="utf-8")
+    assert "Apache-2.0" in card
+    assert "MiniLM" in card
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 300, 4096])
+def test_a_text_has_the_same_vectors_alone_and_in_any_batch(artifact: Artifact, max_batch_tokens: int) -> None:
+    encoder = Encoder(artifact, threads=1, max_batch_tokens=max_batch_tokens)
+    for text, encoding in zip(SENTENCES, encoder.encode_documents(SENTENCES), strict=True):
+        [alone] = encoder.encode_documents([text])
+        np.testing.assert_allclose(encoding.vector.cls, alone.vector.cls, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(encoding.vector.ot_indices, alone.vector.ot_indices)
+        np.testing.assert_allclose(encoding.vector.ot_values, alone.vector.ot_values, rtol=0, atol=1e-5)
+
+
+def test_words_of_the_text_weigh_most(encoder: Encoder) -> None:
+    vector = encoder.encode_queries(["how do I compress a file"])[0].vector
+    strongest = {encoder.vocabulary[i] for i in vector.ot_indices[np.argsort(-vector.ot_values)[:5]]}
+    assert "file" in strongest
