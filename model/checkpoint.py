@@ -56,7 +56,7 @@ def load(folder: Path, *, fresh: Facts | None = None) -> Checkpoint:
 
     Args:
         folder: With `config.json`, `model.safetensors` and a tokenizer.
-        fresh: The shape of new heads where the folder has none.
+        fresh: The shape of new heads where the folder has none; the paper's 384 dimensions, or the body's if fewer.
 
     Raises:
         FileNotFoundError: No model there.
@@ -66,7 +66,8 @@ def load(folder: Path, *, fresh: Facts | None = None) -> Checkpoint:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     mlm = BertForMaskedLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     ours = (folder / FACTS).is_file()
-    facts = Facts.model_validate_json((folder / FACTS).read_text()) if ours else fresh or Facts()
+    new = fresh or Facts(dense_dim=min(384, mlm.config.hidden_size))
+    facts = Facts.model_validate_json((folder / FACTS).read_text()) if ours else new
     special = [i for i in tokenizer.all_special_ids if i is not None]
     model = DupMAE(FusedEncoder(mlm, dense_dim=facts.dense_dim, special_ids=special, activation=facts.activation))
     if ours:

@@ -29,10 +29,16 @@ def fit_projection(checkpoint: Checkpoint, teacher: Checkpoint, texts: Sequence[
         texts: At least ten times as many as the width.
         ridge: Added to the diagonal of the mean Gram matrix, relative to its mean.
 
+    Raises:
+        ValueError: Another width.
+
     Returns:
         The mean cosine between fitted and wanted vectors over the sample.
     """
     encoder, inputs, wanted = checkpoint.model.encoder, [], []
+    width = teacher.model.encoder.mlm.config.hidden_size
+    if encoder.project.out_features != width:
+        raise ValueError(f"dense_dim is {encoder.project.out_features} and must be the teacher's width, {width}")
     for tokens in _tokens(checkpoint.tokenizer, texts):
         inputs.append(encoder.hidden(tokens["input_ids"], tokens["attention_mask"])[:, 0])
         states = teacher.model.encoder.hidden(tokens["input_ids"], tokens["attention_mask"])

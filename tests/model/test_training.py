@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
+import model.cli
+from model.artifact import Artifact
 from model.checkpoint import Checkpoint, Facts, load
 from model.corpus import Example
 from model.dupmae import DupMAE, FusedEncoder
@@ -151,3 +154,44 @@ def test_a_warm_start_gives_both_parts_the_scale_of_logits(checkpoint: Checkpoin
 def _wide(encoder: FusedEncoder) -> FusedEncoder:
     wide = FusedEncoder(copy.deepcopy(encoder.mlm), dense_dim=32, special_ids=encoder.special_ids.tolist())
     return wide.eval()
+
+
+def test_the_commands_lead_from_a_bert_folder_to_an_artifact(
+    tiny_network: FusedEncoder,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    text: Path,
+    records: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bert = tmp_path / "bert"
+    tiny_network.mlm.save_pretrained(bert)
+    tiny_tokenizer.save_pretrained(bert)
+    steps = [
+        ["pretrain", "bert", "one", str(text), "-s", "steps=1", "-s", "batch_size=4"],
+        ["warm-start", "one", "bert", "two", str(text)],
+        [
+            "finetune",
+            "two",
+            "three",
+            str(records),
+            *"-s steps=1 -s batch_size=4 -s k_query=32 -s k_document=64".split(),
+        ],
+        ["export", "three", "artifact", "--precision", "fp32"],
+    ]
+    monkeypatch.chdir(tmp_path)
+    for step in steps:
+        result = CliRunner().invoke(model.cli.app, step)
+        assert result.exit_code == 0, (step, result.output, result.exception)
+    assert len(load(tmp_path / "three").facts.history) == 3
+    assert Artifact.open(tmp_path / "artifact").manifest.precision == "fp32"
+    assert len(read(tmp_path / "three.log.jsonl", "fused")) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"), [("stepz=1", "stepz"), ("steps=0", "greater than or equal to 1"), ("seed=x", "seed=x")]
+)
+def test_an_option_that_is_unknown_or_impossible_is_wrong_usage(option: str, complaint: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(model.cli.app, ["pretrain", "in", str(tmp_path / "out"), "text", "-s", option])
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.output.replace("│", " ").split())
