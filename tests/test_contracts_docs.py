@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import typer.main
+from pydantic import BaseModel
 from typer.core import TyperGroup
 
+from model.finetune import FinetuneOptions
+from model.pretrain import PretrainOptions
 from service import settings
 from service.cli import app
 from service.metrics import Metrics
@@ -60,6 +63,19 @@ def test_every_setting_stands_in_the_documented_table_with_its_default() -> None
     documented = [line for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line.startswith("| `")]
     table = [f"| `{row.name}` | {row.type} | {row.default} | {row.description} |" for row in settings.table()]
     assert documented == table
+
+
+@pytest.mark.parametrize(("command", "options"), [("pretrain", PretrainOptions), ("finetune", FinetuneOptions)])
+def test_every_option_of_a_training_stands_in_its_documented_table(command: str, options: type[BaseModel]) -> None:
+    section = (
+        (ROOT / "docs" / "training.md").read_text().partition(f"## Options of {command}\n")[2].partition("\n## ")[0]
+    )
+    documented = [line for line in section.splitlines() if line.startswith("| `")]
+    fields = options.model_fields.items()
+    defaults = {
+        name: str(field.default).lower() if field.annotation is bool else field.default for name, field in fields
+    }
+    assert documented == [f"| `{name}` | {defaults[name]} | {field.description or ''} |" for name, field in fields]
 
 
 def test_every_kind_of_error_stands_in_the_documented_table() -> None:
