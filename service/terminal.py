@@ -40,7 +40,8 @@ def show_explanation(point: Point, parts: Parts, terms: Iterable[Term]) -> None:
         column.justify = "right"
     for term in terms:
         weights = (f"{term.query_weight:.3f}", f"{term.document_weight:.3f}", f"{term.contribution:.4f}")
-        table.add_row(Text(term.word), *weights, Text(_origin(term), "dim"))
+        piece = "" if term.entry == term.word or term.word.startswith("-") else f" {term.entry}"
+        table.add_row(Text.assemble(term.word, (piece, "dim")), *weights, Text(_origin(term), "dim"))
     console.print(table)
 
 
@@ -51,7 +52,7 @@ def _result(rank: int, result: ResultOut, best: float) -> Group:
         lines.append(Text.assemble(*((run.text, "bold cyan" if run.match else "") for run in result.highlights)))
     if result.url:
         lines.append(Text(result.url, "dim"))
-    return Group(lines[0], *(Padding(line, (0, 0, 0, 4)) for line in lines[1:]), Text())
+    return Group(lines[0], *(Padding(line, (0, 0, 0, 4), expand=False) for line in lines[1:]), Text())
 
 
 def _scores(result: ResultOut, best: float) -> Text:

@@ -181,12 +181,19 @@ function row(term, heaviest) {
   const tr = document.createElement("tr");
   const share = document.createElement("i");
   share.style.width = `${(100 * term.contribution) / heaviest}%`;
-  for (const content of [term.word, term.contribution.toFixed(3), share, origin(term)]) {
+  for (const content of [[term.word, piece(term)], [term.contribution.toFixed(3)], [share], [origin(term)]]) {
     const td = document.createElement("td");
-    td.append(content);
+    td.append(...content);
     tr.append(td);
   }
   return tr;
+}
+
+// A word of several pieces has a row for each: the piece beside it tells them apart.
+function piece({ entry, word }) {
+  const small = document.createElement("small");
+  if (entry !== word && !word.startsWith("-")) small.textContent = ` ${entry}`;
+  return small;
 }
 
 function origin({ in_query, in_document }) {
