@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-
 MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "gpu": (lambda: shutil.which("nvidia-smi"), "needs a CUDA device"),
     "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
