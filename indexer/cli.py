@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Build, publish and remove indexes.", no_args_is_help=True)
 
-IndexName = Annotated[str, typer.Option("--index", help="Name of the index.")]
+IndexName = Annotated[str | None, typer.Option("--index", help="Name of the index; DUPMAE_INDEX when not given.")]
 BuildId = Annotated[str, typer.Argument(help="As `dupmae index list` shows it.")]
 ArtifactFolder = Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model when not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -35,7 +35,7 @@ class MissingExtra(Exception):
 def build(
     ctx: typer.Context,
     sources: Annotated[list[str], typer.Argument(help="BEIR folders, JSON lines (.gz, .xz, .zst) or - for stdin.")],
-    index: IndexName = "default",
+    index: IndexName = None,
     artifact: ArtifactFolder = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE: a field that filters may use.")] = None,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
@@ -52,13 +52,13 @@ def build(
     from indexer.documents import count_records, read_documents
     from indexer.report import describe, show_progress
 
-    settings = _settings(ctx, artifact)
+    settings = _settings(ctx, artifact=artifact, index=index)
     options = BuildOptions(
-        index=index,
+        index=settings.index,
         fields=_fields(field or []),
         source=" ".join(sources),
         max_bad=max_bad,
-        dead_letters=dead_letters or settings.data / "dead-letters" / f"{index}.jsonl",
+        dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
     )
     with closing(open_engine(settings)) as engine:
         encoder = open_encoder(settings, keep_artifact(settings, new_artifact(settings)))
@@ -70,13 +70,14 @@ def build(
 
 
 @app.command("list", epilog="Example: dupmae index list --json")
-def list_builds(ctx: typer.Context, index: IndexName = "default", as_json: AsJson = False) -> None:
+def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = False) -> None:
     """Show the builds of an index, newest first."""
     from indexer.catalog import open_engine
     from indexer.report import builds_table
 
-    with closing(open_engine(_settings(ctx))) as engine:
-        builds = [(build, _is_published(engine, build)) for build in engine.builds(index)]
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        builds = [(build, _is_published(engine, build)) for build in engine.builds(settings.index)]
     if as_json:
         typer.echo(json.dumps([_facts(*row) for row in builds], indent=2))
     else:
@@ -84,36 +85,39 @@ def list_builds(ctx: typer.Context, index: IndexName = "default", as_json: AsJso
 
 
 @app.command(epilog="Example: dupmae index publish 20260102-030405-abc123")
-def publish(ctx: typer.Context, build_id: BuildId, index: IndexName = "default", as_json: AsJson = False) -> None:
+def publish(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
     """Let an index answer from another of its builds."""
     from indexer.catalog import find_build, open_engine
 
-    with closing(open_engine(_settings(ctx))) as engine:
-        found = find_build(engine, index, build_id)
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        found = find_build(engine, settings.index, build_id)
         engine.publish(found)
-        _show(engine, found, f"Index {index} answers from build {found.id}.", as_json)
+        _show(engine, found, f"Index {settings.index} answers from build {found.id}.", as_json)
 
 
 @app.command(epilog="Example: dupmae index rollback --index default")
-def rollback(ctx: typer.Context, index: IndexName = "default", as_json: AsJson = False) -> None:
+def rollback(ctx: typer.Context, index: IndexName = None, as_json: AsJson = False) -> None:
     """Publish the ready build before the published one. Nothing is deleted."""
     from indexer.catalog import open_engine
     from indexer.catalog import rollback as roll_back
 
-    with closing(open_engine(_settings(ctx))) as engine:
-        found = roll_back(engine, index)
-        _show(engine, found, f"Index {index} answers from build {found.id}.", as_json)
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        found = roll_back(engine, settings.index)
+        _show(engine, found, f"Index {settings.index} answers from build {found.id}.", as_json)
 
 
 @app.command(epilog="Example: dupmae index delete 20260102-030405-abc123")
-def delete(ctx: typer.Context, build_id: BuildId, index: IndexName = "default", as_json: AsJson = False) -> None:
+def delete(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
     """Remove a build that is not published."""
     from indexer.catalog import find_build, open_engine
 
-    with closing(open_engine(_settings(ctx))) as engine:
-        found = find_build(engine, index, build_id)
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        found = find_build(engine, settings.index, build_id)
         engine.drop(found)
-        _show(engine, found, f"Build {found.id} of index {index} is deleted.", as_json)
+        _show(engine, found, f"Build {found.id} of index {settings.index} is deleted.", as_json)
 
 
 def evaluate(
@@ -138,7 +142,7 @@ def evaluate(
     from indexer.documents import count_records
     from indexer.report import evaluation_lines, show_progress
 
-    settings = _settings(ctx, artifact)
+    settings = _settings(ctx, artifact=artifact)
     encoder = open_encoder(settings, new_artifact(settings))
     options = EvaluationOptions(split=split, depth=depth or settings.depth, runs=runs)
     with tempfile.TemporaryDirectory() as scratch, show_progress(count_records([folder])) as progress:
@@ -148,9 +152,10 @@ def evaluate(
         json_file.write_text(evaluation.model_dump_json(indent=2) + "\n")
 
 
-def _settings(ctx: typer.Context, artifact: Path | None = None) -> IndexSettings:
+def _settings(ctx: typer.Context, **flags: object) -> IndexSettings:
+    """The settings with the flags that were given, which win."""
     assert isinstance(ctx.obj, IndexSettings), "the root command puts the settings here"
-    return ctx.obj.model_copy(update={"artifact": artifact}) if artifact else ctx.obj
+    return ctx.obj.model_copy(update={name: value for name, value in flags.items() if value is not None})
 
 
 def _fields(pairs: list[str]) -> "dict[str, FieldType]":

@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexer.store import INDEX_NAME
+
 
 class IndexSettings(BaseSettings):
     """`DUPMAE_*` variables that indexing and searching read."""
@@ -21,6 +23,11 @@ class IndexSettings(BaseSettings):
         None, description="Qdrant server, such as http://localhost:6333; the embedded engine when unset."
     )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of that server.")
+    index: str = Field(
+        "default",
+        pattern=f"^{INDEX_NAME.pattern}$",
+        description="Index that is meant when a command or request names none.",
+    )
     artifact: Path | None = Field(None, description="Artifact folder for new builds; the bundled model when unset.")
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the encoder runs; never changed silently.")
     threads: int = Field(0, ge=0, description="Encoder threads; 0 takes every core this process may use.")

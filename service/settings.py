@@ -14,10 +14,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import DotEnvSettingsSource, SettingsConfigDict
 
 from indexer.settings import IndexSettings
-from indexer.store import INDEX_NAME
 
 PREFIX = "DUPMAE_"
-INDEX = f"^{INDEX_NAME.pattern}$"
 
 
 class SettingsError(Exception):
@@ -31,7 +29,6 @@ class Settings(IndexSettings):
 
     host: str = Field("127.0.0.1", description="Address the service listens on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
-    index: str = Field("default", pattern=INDEX, description="Index that answers when a request names none.")
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
     max_batch: int = Field(32, ge=1, description="Queries the encoder takes at once.")
     max_queue: int = Field(256, ge=1, description="Queries that may wait for the encoder; one more is answered 429.")

@@ -10,13 +10,13 @@ from indexer.edge import EdgeEngine
 from indexer.qdrant import QdrantEngine, connect
 from indexer.store import Engine
 
-SERVER = os.environ.get("DUPMAE_TEST_QDRANT_URL")
+SERVER = os.environ.get("TEST_QDRANT_URL")
 ENGINES = [
     "edge",
     pytest.param("local", marks=pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")),
     pytest.param(
         "server",
-        marks=[pytest.mark.server, pytest.mark.skipif(SERVER is None, reason="DUPMAE_TEST_QDRANT_URL is not set")],
+        marks=[pytest.mark.server, pytest.mark.skipif(SERVER is None, reason="TEST_QDRANT_URL is not set")],
     ),
 ]
 """Each engine that must keep the contract. Index names in tests begin with `test-`, so that a server can be cleaned."""
