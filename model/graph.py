@@ -23,6 +23,8 @@ OPSET, IR_VERSION = 21, 10
 TIED = "bert.embeddings.word_embeddings.weight"
 TRANSFORM = "cls.predictions.transform"
 
+GELU_MINIMUM = -0.17
+
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -85,8 +87,8 @@ class Products(Protocol):
     def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
         """Rows of the tied matrix: (B, L) -> (B, L, d)."""
 
-    def linear(self, writer: Writer, x: ir.Value, name: str) -> ir.Value:
-        """`x @ weight.T + bias` of the layer of this name: (.., K) -> (.., N)."""
+    def linear(self, writer: Writer, x: ir.Value, name: str, *, lowest: float | None = None) -> ir.Value:
+        """`x @ weight.T + bias` of the layer of this name: (.., K) -> (.., N); `lowest` is a known bound of `x`."""
 
     def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
         """The maximum over rows of their product with the tied matrix: (n, d) -> (V,)."""
@@ -102,7 +104,7 @@ class FloatProducts:
         """(B, L) -> (B, L, d)."""
         return writer.op("Gather", self._tied(writer), ids)
 
-    def linear(self, writer: Writer, x: ir.Value, name: str) -> ir.Value:
+    def linear(self, writer: Writer, x: ir.Value, name: str, *, lowest: float | None = None) -> ir.Value:
         """(.., K) -> (.., N)."""
         weight = writer.constant(self._weights[f"{name}.weight"].T.copy(), f"{name}.weight")  # (K, N)
         y = writer.op("MatMul", x, weight)
@@ -164,9 +166,8 @@ class EncoderGraph:
                 writer.op("Add", self._attention(x, penalty, layer), x), f"{layer}.attention.output.LayerNorm"
             )
             inner = writer.op("Gelu", self._linear(x, f"{layer}.intermediate.dense"))
-            x = self._norm(
-                writer.op("Add", self._linear(inner, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm"
-            )
+            outer = self.products.linear(writer, inner, f"{layer}.output.dense", lowest=GELU_MINIMUM)
+            x = self._norm(writer.op("Add", outer, x), f"{layer}.output.LayerNorm")
         return x
 
     def _attention(self, x: ir.Value, penalty: ir.Value, layer: str) -> ir.Value:
