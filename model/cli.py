@@ -109,12 +109,12 @@ def export(
     with _train_extra():
         from model.checkpoint import load
         from model.corpus import read_texts
-        from model.export import Facts, docstrings
+        from model.export import default_facts, docstrings, read_facts
         from model.export import export as write
     from itertools import islice
 
     loaded = load(checkpoint)
-    said = Facts.model_validate_json(facts.read_bytes()) if facts else Facts(name=out.name)
+    said = read_facts(facts) if facts else default_facts(out.name, loaded.model.encoder)
     if not said.training:
         said = said.model_copy(update={"training": {"runs": list(loaded.facts.history)}})
     artifact = write(

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import onnx_ir as ir
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -61,6 +61,25 @@ class Facts(BaseModel):
     compatible_with: dict[str, float] = {}
 
 
+def default_facts(name: str, encoder: FusedEncoder) -> Facts:
+    """Facts for someone who has said nothing: the usual lengths, as far as the network has positions."""
+    positions = encoder.mlm.config.max_position_embeddings
+    return Facts(name=name, max_query_tokens=min(64, positions), max_document_tokens=min(256, positions))
+
+
+def read_facts(file: Path) -> Facts:
+    """Facts from a JSON file.
+
+    Raises:
+        ExportError: It is not JSON, or a field is missing, unknown or of another type.
+    """
+    try:
+        return Facts.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ExportError(f"{file}: {problems}. Fields: {', '.join(Facts.model_fields)}") from error
+
+
 class Agreement(NamedTuple):
     """How far an artifact is from PyTorch, over some texts.
 
@@ -102,7 +121,7 @@ def export(
     Raises:
         ExportError: Another kind of network, the folder exists, or the artifact is over its budget.
     """
-    _check(encoder, tokenizer, folder)
+    _check(encoder, tokenizer, folder, facts)
     encoder.eval()
     draft = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
@@ -143,7 +162,7 @@ def docstrings(count: int) -> list[str]:
     return sorted(texts, key=lambda text: (-len(text), text))[:count]
 
 
-def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, folder: Path, facts: Facts) -> None:
     config = encoder.mlm.config
     if folder.exists():
         raise ExportError(f"{folder} exists; choose another folder or remove it")
@@ -151,6 +170,12 @@ def _check(encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, folder: Pa
         raise ExportError(f"a {type(tokenizer).__name__} has no tokenizer.json; load it with AutoTokenizer")
     if config.hidden_act != "gelu" or config.model_type != "bert":
         raise ExportError(f"only BERT with gelu can be exported, not {config.model_type} with {config.hidden_act}")
+    for what, length in (("query", facts.max_query_tokens), ("document", facts.max_document_tokens)):
+        if length > config.max_position_embeddings:
+            raise ExportError(
+                f"{length} tokens a {what}, but the network has {config.max_position_embeddings} positions; "
+                f"lower max_{what}_tokens"
+            )
     if sorted(encoder.special_ids.tolist()) != sorted(tokenizer.all_special_ids):
         raise ExportError(
             f"the encoder's special ids {sorted(encoder.special_ids.tolist())} are not the tokenizer's "
