@@ -1,7 +1,7 @@
 """int8 products for the graph: weights with one scale per output, activations with one scale per row (or text).
 
-Relative error of MiniLM's last hidden states and of its [CLS] vectors: .088 and .218 in the plain form, .062 and .079
-with the three additions marked (+).
+On 200 SciFact abstracts and a 6-layer model the [CLS] vectors err by .24 in the plain form (relative, against float32)
+and by .09 with the three additions marked (+); the ten best of 60 queries agree by .89 and by .95.
 
 - A scale over the whole batch, which is what dynamic quantization does, would let a text's neighbours change its
   vector. A scale per row costs a few passes over the activations and keeps a text's vector its own; it is also nearer
