@@ -57,3 +57,26 @@ def test_words_of_the_text_weigh_most(encoder: Encoder) -> None:
     vector = encoder.encode_queries(["how do I compress a file"])[0].vector
     strongest = {encoder.vocabulary[i] for i in vector.ot_indices[np.argsort(-vector.ot_values)[:5]]}
     assert "file" in strongest
+
+
+QUERIES = ["how do I compress a file", "run a function every five seconds", "does vitamin D prevent infections"]
+PASSAGES = [
+    "Compress data and return a string with the compressed data, for writing to a gzip file.",
+    "Schedule a callback to be called after the given number of seconds.",
+    "Supplementation with vitamin D reduced acute respiratory infections in a randomized trial.",
+]
+CANONICAL = np.array(
+    [
+        [[17.151, 3.169], [1.967, 0.277], [0.725, 0.025]],
+        [[3.186, 0.723], [18.218, 0.713], [3.357, 0.015]],
+        [[0.405, 0.000], [3.664, 0.005], [21.448, 3.916]],
+    ]
+)
+"""[CLS] and OT part of each query with each passage, by PyTorch in float32 from the checkpoint."""
+
+
+def test_scores_are_those_of_the_network_that_was_trained(encoder: Encoder) -> None:
+    queries, passages = encoder.encode_queries(QUERIES), encoder.encode_documents(PASSAGES)
+    parts = [[query.vector.score(passage.vector) for passage in passages] for query in queries]
+    np.testing.assert_allclose(np.array(parts)[..., 0], CANONICAL[..., 0], rtol=0, atol=0.7)
+    np.testing.assert_allclose(np.array(parts)[..., 1], CANONICAL[..., 1], rtol=0, atol=0.2)
