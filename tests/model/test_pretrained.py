@@ -53,10 +53,9 @@ def test_a_text_has_the_same_vectors_alone_and_in_any_batch(artifact: Artifact, 
         np.testing.assert_allclose(encoding.vector.ot_values, alone.vector.ot_values, rtol=0, atol=1e-5)
 
 
-def test_words_of_the_text_weigh_most(encoder: Encoder) -> None:
-    vector = encoder.encode_queries(["how do I compress a file"])[0].vector
-    strongest = {encoder.vocabulary[i] for i in vector.ot_indices[np.argsort(-vector.ot_values)[:5]]}
-    assert "file" in strongest
+def test_the_rare_word_of_a_query_weighs_most(encoder: Encoder) -> None:
+    vector = encoder.encode_queries(["does vitamin D prevent infections"])[0].vector
+    assert encoder.vocabulary[vector.ot_indices[vector.ot_values.argmax()]] == "vitamin"
 
 
 QUERIES = ["how do I compress a file", "run a function every five seconds", "does vitamin D prevent infections"]
