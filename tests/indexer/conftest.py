@@ -14,10 +14,7 @@ SERVER = os.environ.get("TEST_QDRANT_URL")
 ENGINES = [
     "edge",
     pytest.param("local", marks=pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")),
-    pytest.param(
-        "server",
-        marks=[pytest.mark.server, pytest.mark.skipif(SERVER is None, reason="TEST_QDRANT_URL is not set")],
-    ),
+    pytest.param("server", marks=pytest.mark.server),
 ]
 """Each engine that must keep the contract. Index names in tests begin with `test-`, so that a server can be cleaned."""
 
