@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from indexer.settings import IndexSettings
+from model.cli import MissingExtra
 
 if TYPE_CHECKING:
     from indexer.store import Build, Engine, FieldType
@@ -25,10 +26,6 @@ IndexName = Annotated[str | None, typer.Option("--index", help="Name of the inde
 BuildId = Annotated[str, typer.Argument(help="As `dupmae index list` shows it.")]
 ArtifactFolder = Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model when not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-
-
-class MissingExtra(Exception):
-    """A command needs packages that are not installed; the message names the extra."""
 
 
 @app.command(epilog="Example: dupmae index build articles.jsonl.gz --field metadata.lang=keyword")

@@ -189,7 +189,6 @@ def _named_errors() -> tuple[type[Exception], ...]:
         ArtifactError,
         BuildError,
         DocumentNotFound,
-        indexer.cli.MissingExtra,
         model.cli.MissingExtra,
         OSError,
         ProviderError,

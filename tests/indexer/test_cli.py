@@ -10,11 +10,12 @@ import typer
 from typer.testing import CliRunner, Result
 
 from indexer.catalog import kept_artifact
-from indexer.cli import MissingExtra, app, evaluate
+from indexer.cli import app, evaluate
 from indexer.edge import EdgeEngine
 from indexer.settings import IndexSettings
 from indexer.store import Filter, IndexNotFound, StoreError
 from model.artifact import Artifact, ArtifactError
+from model.cli import MissingExtra
 from model.encoder import Encoder
 from model.lines import SourceError
 
