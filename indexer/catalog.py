@@ -55,7 +55,7 @@ def keep_artifact(settings: IndexSettings, artifact: Artifact) -> Artifact:
     damaged = False
     if kept.is_dir():
         try:
-            return Artifact.open(kept)
+            return _open(kept, artifact.fingerprint)
         except ArtifactError:
             damaged = True
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -64,21 +64,21 @@ def keep_artifact(settings: IndexSettings, artifact: Artifact) -> Artifact:
         copy.mkdir()
         for name in (GRAPH, TOKENIZER, MANIFEST, MODEL_CARD):
             shutil.copy2(artifact.path / name, copy)
-        Artifact.open(copy)
+        _open(copy, artifact.fingerprint)
         if damaged:
             kept.replace(Path(scratch, "damaged"))
         with suppress(OSError):  # another process was first; what it kept is opened, and so verified, below
             copy.replace(kept)
-    return Artifact.open(kept)
+    return _open(kept, artifact.fingerprint)
 
 
 def kept_artifact(settings: IndexSettings, build: Build) -> Artifact:
     """The artifact that encoded a build.
 
     Raises:
-        ArtifactError: Its copy is missing or damaged.
+        ArtifactError: Its copy is missing, damaged or another artifact.
     """
-    return Artifact.open(models_folder(settings) / build.fingerprint)
+    return _open(models_folder(settings) / build.fingerprint, build.fingerprint)
 
 
 def open_encoder(settings: IndexSettings, artifact: Artifact) -> Encoder:
@@ -121,3 +121,14 @@ def rollback(engine: Engine, index: str) -> Build:
         )
     engine.publish(older[0])
     return older[0]
+
+
+def _open(folder: Path, fingerprint: str) -> Artifact:
+    """An artifact, if it is the one that is meant: a whole one of another model would score with other vectors."""
+    artifact = Artifact.open(folder)
+    if artifact.fingerprint != fingerprint:
+        raise ArtifactError(
+            f"{folder} holds artifact {artifact.fingerprint[:12]} where {fingerprint[:12]} is expected; put that one "
+            "there, or build the index again"
+        )
+    return artifact
