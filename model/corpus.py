@@ -32,8 +32,11 @@ def _text(line: bytes, *, structured: bool, where: str) -> str:
         if not structured:
             return line.decode()
         record = json.loads(line)
-        return f"{record.get('title', '')}\n{record['text']}"
-    except (ValueError, KeyError, AttributeError) as error:
+        title, text = record.get("title") or "", record["text"]
+        if not isinstance(text, str):
+            raise TypeError(f"text is {text!r:.50}")
+        return f"{title}\n{text}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{where}: want UTF-8 text or JSON like {{"title": "...", "text": "..."}}: {error!r}'
         ) from error
@@ -120,7 +123,16 @@ def read_examples(path: Path) -> Iterator[Example]:
     for number, line in enumerate(read_lines(path), 1):
         try:
             record = json.loads(line)
-            yield Example(str(record["query"]), tuple(record["pos"]), tuple(record.get("neg", ())))
+            yield _example(record["query"], record["pos"], record.get("neg") or [])
         except (ValueError, KeyError, TypeError) as error:
             form = '{"query": "...", "pos": ["..."], "neg": ["..."]}'
             raise ValueError(f"{path}:{number}: want {form}: {error!r}") from error
+
+
+def _example(query: object, positives: list[object], negatives: list[object]) -> Example:
+    if not positives:
+        raise ValueError("pos is empty")
+    for texts in (positives, negatives):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("pos and neg are lists of strings")
+    return Example(str(query), tuple(map(str, positives)), tuple(map(str, negatives)))

@@ -90,12 +90,13 @@ class FusedEncoder(nn.Module):
         return reduced
 
     def bag(self, hidden: Tensor, keep: Tensor, k: int) -> Sparse:
-        """The top-k of the bag of words, with an exact gradient through the kept entries only."""
+        """The top-k of the bag of words, with an exact gradient through the kept entries only; 0 where no word is."""
         lpu, features = self.lpu, self.lpu.features(hidden)
         pooled: Pooled = pool(features, lpu.weight, lpu.bias, keep)
         ids = self.terms(pooled.values).topk(k, dim=1).indices.detach()
         mu = kept(features, lpu.weight, lpu.bias, pooled.positions.gather(1, ids), ids)
-        return Sparse(ids, self.terms(mu, ids))
+        wordless = ~keep.any(1, keepdim=True)  # its values would be those of [CLS]
+        return Sparse(ids, self.terms(mu, ids).masked_fill(wordless, 0))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, k: int) -> tuple[Tensor, Sparse]:
         """(B, L), (B, L) -> `cls` (B, d') and the `k` strongest terms (B, k)."""
@@ -144,7 +145,7 @@ class ClsDecoder(nn.Module):
 
 
 class Batch(NamedTuple):
-    """One pre-training batch, made by `masking.mask_batch`.
+    """One pre-training batch, made by `masking.Masker.batch`.
 
     Attributes:
         input_ids: (B, L) int64, the original text with [CLS], [SEP] and padding.

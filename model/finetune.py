@@ -124,11 +124,11 @@ def fused_loss(
     query: Encoded, passage: Encoded, batch: Candidates, part_weight: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the fused scores (B, M), plus `part_weight` times that of each part alone."""
-    cls, ot = query.cls @ passage.cls.t(), query.ot @ passage.ot.t()
-    fused, only_cls, only_ot = (
-        F.cross_entropy(scores.masked_fill(batch.ignored, float("-inf")), batch.target)
-        for scores in (cls + ot, cls, ot)
+    cls, ot = (
+        (one @ other.t()).masked_fill(batch.ignored, float("-inf"))
+        for one, other in ((query.cls, passage.cls), (query.ot, passage.ot))
     )
+    fused, only_cls, only_ot = (F.cross_entropy(scores, batch.target) for scores in (cls + ot, cls, ot))
     hit = ((cls + ot).argmax(1) == batch.target).float().mean()
     numbers = {"fused": fused.item(), "cls": only_cls.item(), "ot": only_ot.item(), "accuracy": hit.item()}
     return fused + part_weight * (only_cls + only_ot), numbers

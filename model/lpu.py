@@ -128,7 +128,7 @@ def kept(features: Tensor, weight: Tensor, bias: Tensor, positions: Tensor, ids:
         ids: (B, K) vocabulary entries.
 
     Returns:
-        (B, K), equal to `pool(...).values.gather(1, ids)`.
+        (B, K), equal to `pool(...).values.gather(1, ids)`, but for rows that keep nothing, where it means nothing.
     """
     d = features.shape[-1]
     winners = features.gather(1, positions[..., None].expand(-1, -1, d))  # (B, K, d)

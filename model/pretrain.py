@@ -75,6 +75,7 @@ def pretrain(checkpoint: Checkpoint, paths: list[Path], options: PretrainOptions
             rate = int(batch.attention_mask.sum()) / (time.perf_counter() - start)
             record = {"step": step, **_numbers(losses._asdict()), "norm": round(norm.item(), 3), "tokens_s": int(rate)}
             print(json.dumps(record), file=lines, flush=True)
+    model.requires_grad_(True)  # a frozen body may be trained next
     return Checkpoint(model, tokenizer, facts.after(f"pretrain {options.model_dump_json()}"))
 
 
@@ -95,9 +96,14 @@ def _batches(
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
+    special = frozenset(tokenizer.all_special_ids)
+
+    def is_useful(run: list[int]) -> bool:
+        return len(run) > 7 and not special.issuperset(run)  # one of unknown words only has no bag of words
+
     def epoch(number: int) -> Iterator[list[list[int]]]:
-        runs = sequences(read_texts(paths), tokenize, options.max_tokens - 2)
-        framed = ([tokenizer.cls_token_id, *run, tokenizer.sep_token_id] for run in runs if len(run) > 7)
+        runs = filter(is_useful, sequences(read_texts(paths), tokenize, options.max_tokens - 2))
+        framed = ([tokenizer.cls_token_id, *run, tokenizer.sep_token_id] for run in runs)
         return batched(shuffled(framed, window=16_384, seed=options.seed + number), options.batch_size)
 
     return forever(epoch)

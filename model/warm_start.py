@@ -62,7 +62,8 @@ def calibrate_terms(checkpoint: Checkpoint, texts: Sequence[str], *, active: int
     for tokens in _tokens(checkpoint.tokenizer, texts):
         features = encoder.lpu.features(encoder.hidden(tokens["input_ids"], tokens["attention_mask"]))
         keep = encoder.ordinary(tokens["input_ids"], tokens["attention_mask"])
-        rows.append(pool(features, encoder.lpu.weight, encoder.lpu.bias, keep).values)
+        mu = pool(features, encoder.lpu.weight, encoder.lpu.bias, keep).values
+        rows.append(mu[keep.any(1)])  # a text of unknown words only has no maximum
     mu = torch.cat(rows)  # (N, V)
     mean = mu.mean(0)
     above = mu - mean

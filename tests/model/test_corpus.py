@@ -20,7 +20,7 @@ def test_texts_come_from_json_lines_and_plain_text_packed_or_not(tmp_path: Path)
     assert texts == ["Gull\nA seabird.", "Gull\nA seabird.", "One line.", "Another."]
 
 
-@pytest.mark.parametrize("line", ["not json", '{"title": "no text"}', "[1]"])
+@pytest.mark.parametrize("line", ["not json", '{"title": "no text"}', '{"text": null}', "[1]"])
 def test_a_line_that_is_no_text_is_named_with_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": "good"}\n' + line + "\n")
@@ -54,6 +54,14 @@ def test_records_are_read_in_flagembeddings_format(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text('{"query": "q", "pos": ["a"], "neg": ["b", "c"]}\n{"query": "r", "pos": ["d"]}\n')
     assert list(read_examples(path)) == [Example("q", ("a",), ("b", "c")), Example("r", ("d",))]
-    path.write_text('{"query": "q"}\n')
+
+
+@pytest.mark.parametrize(
+    "record",
+    ['{"query": "q"}', '{"query": "q", "pos": []}', '{"query": "q", "pos": "abc"}', '{"query": "q", "pos": [1]}'],
+)
+def test_a_record_without_a_list_of_positives_is_named_with_its_place(tmp_path: Path, record: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(record + "\n")
     with pytest.raises(ValueError, match=r"train\.jsonl:1: want"):
         list(read_examples(path))

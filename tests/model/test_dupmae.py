@@ -104,6 +104,15 @@ def test_the_bag_equals_pooling_everything_and_then_keeping_the_top(tiny_network
     assert bag.dense(mu.shape[1]).sum().item() == pytest.approx(bag.values.sum().item(), rel=1e-5)
 
 
+def test_a_text_of_unknown_words_only_has_an_empty_bag(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    inputs = tiny_tokenizer(["\u2603 \u2603", "the king"], padding=True, return_tensors="pt")
+    _, bag = tiny_network(inputs["input_ids"], inputs["attention_mask"], 20)
+    assert not bag.values[0].any()
+    assert bag.values[1].any()
+
+
 @pytest.mark.parametrize(
     ("activation", "wanted"), [("raw", [-3.0, 5.0]), ("relu", [0.0, 5.0]), ("log1p", [0.0, 1.7917595])]
 )

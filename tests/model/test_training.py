@@ -76,6 +76,18 @@ def test_a_frozen_body_does_not_move_and_its_heads_do(checkpoint: Checkpoint, te
     assert moved == {
         name for name in before if name.startswith("encoder.mlm.cls.predictions") and "decoder.weight" not in name
     }
+    assert all(parameter.requires_grad for parameter in checkpoint.model.parameters())
+
+
+def test_texts_of_unknown_words_only_do_no_harm(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    unknown = "\u2603 " * 20
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join([*SENTENCES, unknown] * 4))
+    log = tmp_path / "log.jsonl"
+    pretrain(checkpoint, [path], PretrainOptions(steps=4, batch_size=8), log)
+    assert all(math.isfinite(loss) for loss in read(log, "bow"))
+    calibrate_terms(checkpoint, [*SENTENCES, unknown], active=20)
+    assert all(parameter.isfinite().all() for parameter in checkpoint.model.parameters())
 
 
 def test_one_seed_gives_one_set_of_weights(checkpoint: Checkpoint, text: Path, tmp_path: Path) -> None:
@@ -116,6 +128,14 @@ def test_another_positive_of_a_query_is_neither_right_nor_wrong() -> None:
     loss, numbers = fused_loss(nothing, nothing, batch, part_weight=0.5)
     assert numbers["fused"] == pytest.approx((math.log(2) + 2 * math.log(3)) / 3)
     assert loss.item() == pytest.approx(2 * numbers["fused"])
+
+
+def test_an_answer_with_another_positive_does_not_count_as_wrong() -> None:
+    batch = candidates([Example("q", ("a", "b")), Example("r", ("a",)), Example("s", ("b",))], 0, random.Random(0))
+    columns = torch.eye(2)
+    query = columns[[1 - int(batch.target[0]), *batch.target[1:].tolist()]]  # the first answers with the one not drawn
+    _, numbers = fused_loss(Encoded(query, torch.zeros(3, 1)), Encoded(columns, torch.zeros(2, 1)), batch, 0.0)
+    assert numbers["accuracy"] == 1.0
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:
