@@ -21,8 +21,6 @@ from indexer.points import make_point
 from indexer.store import Build, Engine, FieldType, Store
 from model.encoder import Encoder, Encoding, EncodingError
 
-UNKNOWN_WORDS = "no word that the model knows, so there is no vector"
-
 WINDOW_DOCUMENTS = 256
 WINDOW_CHARACTERS = 2**18
 
@@ -200,7 +198,7 @@ def _encode(encoder: Encoder, window: list[Document], dead: DeadLetters) -> list
             refused = set(error.positions)
             for position in sorted(refused):
                 document = window[position]
-                dead.add(BadRecord(f"document {document.id!r}", 0, UNKNOWN_WORDS, json.dumps(asdict(document))))
+                dead.add(BadRecord(f"document {document.id!r}", 0, error.reason, json.dumps(asdict(document))))
             window = [document for position, document in enumerate(window) if position not in refused]
         else:
             return list(zip(window, encodings, strict=True))

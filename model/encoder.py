@@ -29,11 +29,13 @@ class EncodingError(ValueError):
     """Texts that have no vector; the message says which and why.
 
     Attributes:
+        reason: Why, for any of them.
         positions: Where they stand in the given sequence.
     """
 
     def __init__(self, reason: str, positions: tuple[int, ...]) -> None:
         super().__init__(f"{reason} (text {', '.join(map(str, positions))}, counted from 0)")
+        self.reason = reason
         self.positions = positions
 
 
@@ -47,7 +49,7 @@ class Encoding:
 
     Attributes:
         vector: What is stored or searched with.
-        tokens: The text's length in tokens before it was cut, special tokens not counted.
+        tokens: The text's length in tokens before it was cut, a prompt counted and [CLS] and [SEP] not.
         truncated: Whether the model saw less than the whole text.
     """
 
