@@ -134,7 +134,7 @@ def load_qrels(folder: Path, split: str = "test") -> dict[str, dict[str, int]]:
     """The judgements of a BEIR folder: grade by document id by query id.
 
     Raises:
-        SourceError: No such split (the message names those there are), or a line without three columns.
+        SourceError: No such split (the message names those there are), an empty one, or a line without three columns.
     """
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file():
@@ -144,12 +144,14 @@ def load_qrels(folder: Path, split: str = "test") -> dict[str, dict[str, int]]:
     for name, number, line in _records(path):
         try:
             query_id, document_id, grade = line.decode().rstrip("\r").split("\t")
-            if number > 1 or grade.isdigit():  # else it is the header
+            if number > 1 or grade.removeprefix("-").isdigit():  # else it is the header
                 qrels.setdefault(query_id, {})[document_id] = int(grade)
         except ValueError as error:
             raise SourceError(
                 f"{name}, line {number}: expected query-id, corpus-id and score, tab-separated"
             ) from error
+    if not qrels:
+        raise SourceError(f"{path}: holds no judgement")
     return qrels
 
 

@@ -189,8 +189,15 @@ def test_queries_and_judgements_of_a_beir_folder_are_read(tmp_path: Path) -> Non
 
 def test_judgements_without_a_header_lose_no_line(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
-    (tmp_path / "qrels/dev.tsv").write_text("q1\ta\t1\n")
-    assert load_qrels(tmp_path, "dev") == {"q1": {"a": 1}}
+    (tmp_path / "qrels/dev.tsv").write_text("q1\ta\t-1\nq1\tb\t1\n")
+    assert load_qrels(tmp_path, "dev") == {"q1": {"a": -1, "b": 1}}
+
+
+def test_judgements_that_judge_nothing_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    with pytest.raises(SourceError, match="holds no judgement"):
+        load_qrels(tmp_path)
 
 
 def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
