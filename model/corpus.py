@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from model.lines import read_lines
+from model.lines import SourceError, read_lines
 
 T = TypeVar("T")
 
@@ -16,8 +16,7 @@ def read_texts(paths: Iterable[Path]) -> Iterator[str]:
     """Texts of JSON-lines files (`title`, `text`) or plain text files (one text a line), blank ones left out.
 
     Raises:
-        SourceError: A file is missing or damaged.
-        ValueError: A line is no text, with its place.
+        SourceError: A file is missing or damaged, or a line is no text.
     """
     for path in paths:
         structured = ".json" in "".join(path.suffixes)
@@ -37,7 +36,7 @@ def _text(line: bytes, *, structured: bool, where: str) -> str:
             raise TypeError(f"text is {text!r:.50}")
         return f"{title}\n{text}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise SourceError(
             f'{where}: want UTF-8 text or JSON like {{"title": "...", "text": "..."}}: {error!r}'
         ) from error
 
@@ -100,7 +99,7 @@ def forever(make: Callable[[int], Iterable[T]]) -> Iterator[T]:
             empty = False
             yield item
         if empty:
-            raise ValueError("the training data gives not even one batch; use more text or a smaller batch")
+            raise SourceError("the training data gives not even one batch; use more text or a smaller batch")
         epoch += 1
 
 
@@ -117,8 +116,7 @@ def read_examples(path: Path) -> Iterator[Example]:
     """Records in FlagEmbedding's format: `{"query": str, "pos": [str, ...], "neg": [str, ...]}` a line.
 
     Raises:
-        SourceError: The file is missing or damaged.
-        ValueError: A line that is not such a record, with its place.
+        SourceError: The file is missing or damaged, or a line is not such a record.
     """
     for number, line in enumerate(read_lines(path), 1):
         try:
@@ -126,7 +124,7 @@ def read_examples(path: Path) -> Iterator[Example]:
             yield _example(record["query"], record["pos"], record.get("neg") or [])
         except (ValueError, KeyError, TypeError) as error:
             form = '{"query": "...", "pos": ["..."], "neg": ["..."]}'
-            raise ValueError(f"{path}:{number}: want {form}: {error!r}") from error
+            raise SourceError(f"{path}:{number}: want {form}: {error!r}") from error
 
 
 def _example(query: object, positives: list[object], negatives: list[object]) -> Example:

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from model.checkpoint import Checkpoint
 from model.corpus import Example, batched, read_examples
 from model.dupmae import DupMAE, FusedEncoder, Sparse
+from model.lines import SourceError
 from model.pretrain import linear_schedule
 
 
@@ -171,7 +172,7 @@ def _batches(files: list[list[Example]], options: FinetuneOptions) -> Iterator[C
 
     small = [len(examples) for examples in files if len(examples) < options.batch_size]
     if small:
-        raise ValueError(f"a training file holds {small[0]} examples, fewer than batch_size={options.batch_size}")
+        raise SourceError(f"a training file holds {small[0]} examples, fewer than batch_size={options.batch_size}")
     streams = [turns(examples) for examples in files]
     while True:
         stream = rng.choices(streams, weights=[len(examples) ** 0.5 for examples in files])[0]

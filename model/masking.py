@@ -42,7 +42,7 @@ class Masker:
         )
 
     def whole_words(self, input_ids: Tensor, generator: Generator) -> Tensor:
-        """(B, L) bool: at most `encoder_rate` of each row's ordinary tokens, whole words in random order, at least one.
+        """(B, L) bool: whole words in random order, one at least, up to `encoder_rate` of each row's ordinary tokens.
 
         One word at least stays in sight, so that the bag of words is never pooled over nothing.
         """

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from model.corpus import Example, batched, forever, read_examples, read_texts, sequences, shuffled
+from model.lines import SourceError
 
 
 def test_texts_come_from_json_lines_and_plain_text_packed_or_not(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_texts_come_from_json_lines_and_plain_text_packed_or_not(tmp_path: Path)
 def test_a_line_that_is_no_text_is_named_with_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": "good"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=r"bad\.jsonl:2: want UTF-8 text or JSON"):
+    with pytest.raises(SourceError, match=r"bad\.jsonl:2: want UTF-8 text or JSON"):
         list(read_texts([path]))
 
 
@@ -46,7 +47,7 @@ def test_shuffling_keeps_every_item_and_repeats_for_a_seed() -> None:
 def test_epochs_follow_each_other_and_too_little_data_is_an_error() -> None:
     stream = forever(lambda epoch: batched([epoch] * 5, 2))
     assert [next(stream) for _ in range(3)] == [[0, 0], [0, 0], [1, 1]]
-    with pytest.raises(ValueError, match="not even one batch"):
+    with pytest.raises(SourceError, match="not even one batch"):
         next(forever(lambda _: batched([1], 2)))
 
 
@@ -63,5 +64,5 @@ def test_records_are_read_in_flagembeddings_format(tmp_path: Path) -> None:
 def test_a_record_without_a_list_of_positives_is_named_with_its_place(tmp_path: Path, record: str) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(record + "\n")
-    with pytest.raises(ValueError, match=r"train\.jsonl:1: want"):
+    with pytest.raises(SourceError, match=r"train\.jsonl:1: want"):
         list(read_examples(path))

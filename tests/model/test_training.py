@@ -17,6 +17,7 @@ from model.checkpoint import Checkpoint, Facts, load
 from model.corpus import Example
 from model.dupmae import DupMAE, FusedEncoder
 from model.finetune import Encoded, FinetuneOptions, candidates, finetune, fused_loss
+from model.lines import SourceError
 from model.pretrain import PretrainOptions, pretrain
 from model.warm_start import SCALE, calibrate_terms, fit_projection
 
@@ -114,7 +115,7 @@ def test_fine_tuning_lowers_the_fused_loss_and_leaves_the_decoder_alone(
 
 
 def test_a_file_smaller_than_a_batch_is_refused(checkpoint: Checkpoint, records: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds 8 examples, fewer than batch_size=9"):
+    with pytest.raises(SourceError, match="holds 8 examples, fewer than batch_size=9"):
         finetune(checkpoint, [records], FinetuneOptions(batch_size=9), tmp_path / "log.jsonl")
 
 
