@@ -124,7 +124,7 @@ def evaluate(
         progress: As for `build_index`.
 
     Raises:
-        SourceError: A file of the folder is missing or damaged, or a judged query has no text.
+        SourceError: A file of the folder is missing or damaged, a judged query has no text, or none has a vector.
     """
     qrels = load_qrels(folder, options.split)
     queries = _judged_queries(folder, qrels)
@@ -197,6 +197,8 @@ def _encode_queries(encoder: Encoder, queries: Mapping[str, str]) -> dict[str, F
             window = [name for position, name in enumerate(window) if position not in error.positions]
             encodings = encoder.encode_queries([queries[name] for name in window])
         vectors |= {name: encoding.vector for name, encoding in zip(window, encodings, strict=True)}
+    if not vectors:
+        raise SourceError(f"none of the {len(queries)} judged queries holds a word that the model knows")
     return vectors
 
 

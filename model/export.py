@@ -119,9 +119,11 @@ def export(
         texts: Real texts to compare PyTorch and the artifact on; int8 is calibrated on them too.
 
     Raises:
-        ExportError: Another kind of network, the folder exists, or the artifact is over its budget.
+        ExportError: Another kind of network, no texts, the folder exists, or the artifact is over its budget.
     """
     _check(encoder, tokenizer, folder, facts)
+    if not texts:
+        raise ExportError("no text to compare PyTorch and the artifact on; give some that are like what is searched")
     encoder.eval()
     draft = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)

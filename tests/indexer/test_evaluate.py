@@ -129,6 +129,15 @@ def test_a_judged_query_without_a_text_is_an_error(tiny_encoder: Encoder, tmp_pa
         evaluate(tmp_path, tiny_encoder, tmp_path / "index", EvaluationOptions())
 
 
+def test_queries_of_unknown_words_only_are_an_error(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("q\td\t1\n")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "\\u2603"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "text": "water"}\n')
+    with pytest.raises(SourceError, match="none of the 1 judged queries holds a word"):
+        evaluate(tmp_path, tiny_encoder, tmp_path / "index", EvaluationOptions())
+
+
 def test_a_query_that_no_ranking_answers_counts_as_zero() -> None:
     values = judge({"a": {"d": 1}, "b": {"d": 1}}, {"a": {"d": 2.0}})
     np.testing.assert_array_equal(values, [[1, 1, 1], [0, 0, 0]])

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from model.artifact import GRAPH, Artifact
 from model.dupmae import Activation, FusedEncoder
 from model.encoder import Encoder
-from model.export import Agreement, ExportError, agreement, docstrings
+from model.export import Agreement, ExportError, agreement, default_facts, docstrings, export
 from model.quantize import LIMIT, quantize
 from tests.conftest import TEXTS, export_tiny
 
@@ -93,6 +93,15 @@ def test_a_folder_that_exists_is_not_overwritten(
 ) -> None:
     with pytest.raises(ExportError, match="exists; choose another folder"):
         export_tiny(tiny_network, tiny_tokenizer, tmp_path, "fp32")
+
+
+def test_without_a_text_there_is_no_proof_and_so_no_artifact(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    facts = default_facts("tiny", tiny_network)
+    with pytest.raises(ExportError, match="no text to compare"):
+        export(tiny_network, tiny_tokenizer, tmp_path / "never", precision="int8", facts=facts, card="", texts=[])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_of_another_tokenizer_is_refused(
