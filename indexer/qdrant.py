@@ -117,7 +117,12 @@ class QdrantEngine:
             )
         alias = models.CreateAlias(collection_name=_collection(build), alias_name=build.index)
         swap: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=alias)]
-        if build.index in self._aliases():
+        if present := self._aliases().get(build.index):
+            if not present.startswith(f"{build.index}--"):
+                raise StoreError(
+                    f"Alias {build.index} on {address(self._client)} leads to {present}, which is no build of this "
+                    "index; choose another index name, or remove the alias."
+                )
             gone = models.DeleteAlias(alias_name=build.index)
             swap.insert(0, models.DeleteAliasOperation(delete_alias=gone))
         with answering(self._client):

@@ -187,7 +187,7 @@ class Engine(Protocol):
         """Make this build the one its index answers from, atomically. Nothing is deleted.
 
         Raises:
-            StoreError: The saved state of the build is not `ready`.
+            StoreError: The saved state of the build is not `ready`, or its index name is somebody else's alias.
         """
 
     def drop(self, build: Build) -> None:

@@ -4,14 +4,15 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from indexer.qdrant import QdrantEngine, connect
 from indexer.qdrant_store import address
-from indexer.store import IndexNotFound, StoreError, StoreUnavailable
+from indexer.store import Build, IndexNotFound, StoreError, StoreUnavailable
 
 
 @contextmanager
@@ -80,3 +81,19 @@ def test_local_mode_has_an_address_too() -> None:
     engine = QdrantEngine(client := QdrantClient(":memory:"))
     assert address(client) == ":memory:"
     engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+def test_an_alias_that_somebody_else_made_is_not_taken_over() -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("theirs", vectors_config={})
+    alias = models.CreateAlias(collection_name="theirs", alias_name="default")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+    build = Build(id="b", index="default", fingerprint="f", dense_dim=4, created=datetime.now(UTC), state="ready")
+    with closing(QdrantEngine(client)) as engine:
+        engine.create(build)
+        with pytest.raises(StoreError, match="leads to theirs"):
+            engine.publish(build)
+        assert [(found.alias_name, found.collection_name) for found in client.get_aliases().aliases] == [
+            ("default", "theirs")
+        ]
