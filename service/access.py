@@ -3,16 +3,19 @@
 These are plain ASGI classes: they see a request before anything parsed it and an answer after everything wrote it.
 """
 
+import asyncio
 import json
 import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.problems import REQUEST_ID, problem
@@ -20,6 +23,10 @@ from service.problems import REQUEST_ID, problem
 LOGGER = logging.getLogger("dupmae.requests")
 GIVEN_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 """A caller's request id is kept if it looks like one; anything else could forge log lines."""
+
+LINGER_S = 5.0
+"""How long the rest of a refused body is read and thrown away: a client that is still sending when the connection is
+closed sees a reset and never the answer."""
 
 
 class RequestLog:
@@ -63,7 +70,7 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Reads a body up to a bound before anybody else does; a larger one is answered 413 and read no further."""
+    """Reads a body up to a bound before anybody else does; a larger one is answered 413 at once and kept no further."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -81,7 +88,7 @@ class BodyLimit:
         if body is None:
             detail = f"the body is larger than {self._max_bytes} bytes; send less, or raise DUPMAE_MAX_BODY_BYTES"
             refusal = problem(scope["state"]["request_id"], 413, "too-large", detail, headers={"Connection": "close"})
-            await refusal(scope, receive, send)
+            await self._refuse(refusal, receive, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -89,6 +96,16 @@ class BodyLimit:
             return messages.pop() if messages else await receive()
 
         await self._app(scope, replay, send)
+
+    async def _refuse(self, refusal: Response, receive: Receive, send: Send) -> None:
+        """Send the whole answer, but end it only when the body has ended too, or after `LINGER_S`."""
+        await send({"type": "http.response.start", "status": refusal.status_code, "headers": refusal.raw_headers})
+        await send({"type": "http.response.body", "body": refusal.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
 
     async def _read(self, declared: str, receive: Receive) -> bytes | None:
         """The body, or None when it is too large."""

@@ -30,7 +30,16 @@ app.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 and the number of the signal."""
 
-Query = Annotated[str, typer.Argument(help="What to look for, in plain words.")]
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter(f"{value!r} is not valid in the encoding of this terminal; send UTF-8") from error
+    return value
+
+
+Query = Annotated[str, typer.Argument(help="What to look for, in plain words.", callback=_text)]
 Index = Annotated[str | None, typer.Option(help="Index to ask; DUPMAE_INDEX when not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; DUPMAE_HOST when not given.")]
@@ -81,11 +90,12 @@ def demo(ctx: typer.Context, host: Host = None, port: Port = None) -> None:
     The index is made once; a second start serves it at once.
     """
     from service.demo import INDEX, greet, prepare
-    from service.server import run
+    from service.server import check_address, run
 
     settings = _changed(ctx, host=host, port=port, index=INDEX)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "warning"})
+    check_address(settings)
     prepare(settings)
     run(settings, on_ready=greet)
 
@@ -126,7 +136,7 @@ def search(
 def explain(
     ctx: typer.Context,
     query: Query,
-    document_id: Annotated[str, typer.Argument(metavar="DOC_ID")],
+    document_id: Annotated[str, typer.Argument(metavar="DOC_ID", callback=_text)],
     index: Index = None,
     as_json: AsJson = False,
 ) -> None:

@@ -42,6 +42,15 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
             return
 
 
+def check_address(settings: Settings) -> None:
+    """Fail now if `run` could not listen later.
+
+    Raises:
+        SettingsError: The address is taken or not ours.
+    """
+    _listen(settings.host, settings.port).close()
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

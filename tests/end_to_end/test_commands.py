@@ -60,6 +60,8 @@ def test_an_unknown_setting_is_refused_before_anything_runs(dupmae: Dupmae, inde
         ["search", "x", "--limit", "0"],
         ["search", "x", "--limit", "1000000000"],
         ["search", "x", "--mode", "y"],
+        ["search", "not UTF-8: \udcff"],
+        ["explain", "x", "\udcff"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(dupmae: Dupmae, arguments: list[str]) -> None:
