@@ -24,6 +24,9 @@ MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_S = 1
 
+MAX_ERRORS = 20
+"""Wrong fields that one answer names; a body of nothing else would come back several times its size."""
+
 
 class BadRequest(Exception):
     """A request that is well formed and still cannot be answered; the field, and why."""
@@ -126,13 +129,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         detail = f"the body is not JSON: {found[0]['ctx']['error']} at character {found[0]['loc'][-1]}"
         return problem(request.state.request_id, 400, "broken-json", detail)
-    errors = [FieldError(field=_field(each["loc"]), message=each["msg"]) for each in found]
+    errors = [FieldError(field=_field(each["loc"]), message=each["msg"]) for each in found[:MAX_ERRORS]]
     detail = "; ".join(f"{each.field}: {each.message}" for each in errors)
     return problem(request.state.request_id, 422, "invalid-request", detail, errors=errors)
 
 
 async def _http(request: Request, error: Exception) -> Response:
     raised = cast(HTTPException, error)
+    if isinstance(raised.__cause__, ValueError | RecursionError):
+        return problem(request.state.request_id, 400, "broken-json", f"the body is not JSON: {raised.__cause__}")
     name = http.HTTPStatus(raised.status_code).phrase.lower().replace(" ", "-")
     return problem(request.state.request_id, raised.status_code, name, raised.detail, headers=raised.headers)
 

@@ -1,6 +1,7 @@
 """`POST /v1/search`."""
 
 import asyncio
+import reprlib
 from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
@@ -108,4 +109,5 @@ def _check_bounds(body: SearchRequest, settings: Settings) -> None:
 def _check_artifact(body: SearchRequest, desk: Desk) -> None:
     served = desk.searcher.encoder.fingerprint
     if body.fingerprint not in {None, served}:
-        raise WrongArtifact(f"this index is served by artifact {served}, not by {body.fingerprint}; drop `fingerprint`")
+        asked = reprlib.repr(body.fingerprint)
+        raise WrongArtifact(f"this index is served by artifact {served}, not by {asked}; drop `fingerprint`")
