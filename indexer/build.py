@@ -165,6 +165,7 @@ def _fill(
         tally.truncated += sum(encoding.truncated for _, encoding in encoded)
         tally.bad = dead.count
         progress(tally)
+    tally.bad = dead.count
     store.flush()
     tally.stage = "optimizing"
     progress(tally)

@@ -135,6 +135,8 @@ def test_one_bad_record_too_many_fails_the_build_and_leaves_the_published_one(
 def test_nothing_to_index_is_an_error_and_not_an_empty_index(engine: Engine, tiny_encoder: Encoder) -> None:
     with pytest.raises(BuildError, match=r"no document to index \(2 bad records\)"):
         build(engine, tiny_encoder, [BAD, NO_WORDS])
+    with pytest.raises(BuildError, match=r"no document to index \(1 bad records\)"):
+        build(engine, tiny_encoder, [BAD])
 
 
 def test_ctrl_c_leaves_the_build_unpublished_and_says_so(engine: Engine, tiny_encoder: Encoder) -> None:
