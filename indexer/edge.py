@@ -61,7 +61,7 @@ class EdgeEngine:
         """See `Engine.published`."""
         check_index_name(index)
         try:
-            build_id = self._current(index).read_text("utf-8")
+            build_id = self._current(index).read_text("utf-8", errors="replace")
         except FileNotFoundError as error:
             exist = ", ".join(self.indexes()) or "none"
             raise IndexNotFound(

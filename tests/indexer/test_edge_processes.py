@@ -130,6 +130,13 @@ def test_a_damaged_folder_is_an_error_that_names_the_build(tmp_path: Path) -> No
         engine.builds("test-birds")
 
 
+def test_a_damaged_pointer_is_an_error_of_the_store(tmp_path: Path) -> None:
+    engine = fill(tmp_path)
+    (tmp_path / "indexes" / "test-birds" / "current").write_bytes(b"\xff")
+    with pytest.raises(StoreError, match="not allowed"):
+        engine.published("test-birds")
+
+
 def test_the_engine_is_imported_without_the_client() -> None:
     imported = run(COLD_IMPORT)
     assert (imported.returncode, imported.stdout.strip()) == (0, "")
