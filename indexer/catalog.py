@@ -89,7 +89,11 @@ def open_encoder(settings: IndexSettings, artifact: Artifact) -> Encoder:
         ProviderError: It cannot run there.
     """
     return Encoder(
-        artifact, provider=settings.provider, threads=settings.threads, max_batch_tokens=settings.max_batch_tokens
+        artifact,
+        provider=settings.provider,
+        threads=settings.threads,
+        arena=settings.arena,
+        max_batch_tokens=settings.max_batch_tokens,
     )
 
 

@@ -74,7 +74,10 @@ def warm_start(
 
     checkpoint, seen = load(start), list(islice(read_texts(texts), sample))
     checkpoint.model.eval()
-    cosine = fit_projection(checkpoint, load(teacher), seen)
+    try:
+        cosine = fit_projection(checkpoint, load(teacher), seen)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="TEACHER") from error
     calibrate_terms(checkpoint, seen[: sample // 4])
     facts = checkpoint.facts.after(f"warm start from {teacher.name}, mean cosine {cosine:.3f}")
     checkpoint._replace(facts=facts).save(out)

@@ -74,7 +74,13 @@ class Encoder:
     """
 
     def __init__(
-        self, artifact: Artifact, *, provider: Provider = "cpu", threads: int = 0, max_batch_tokens: int = 2048
+        self,
+        artifact: Artifact,
+        *,
+        provider: Provider = "cpu",
+        threads: int = 0,
+        arena: bool = True,
+        max_batch_tokens: int = 2048,
     ) -> None:
         """Load graph and tokenizer and check that they are what the manifest says.
 
@@ -82,6 +88,7 @@ class Encoder:
             artifact: An opened artifact.
             provider: Where to run; never changed silently.
             threads: Per call; 0 takes every core this process may use.
+            arena: Use ONNX Runtime's memory arena (CPU); without it each call allocates anew.
             max_batch_tokens: Padded tokens per call of the graph. A single longer text still goes alone.
 
         Raises:
@@ -91,7 +98,7 @@ class Encoder:
         self.artifact = artifact
         self._max_batch_tokens = max_batch_tokens
         self._tokenizer = _load_tokenizer(artifact)
-        self._session = _load_session(artifact, provider, threads)
+        self._session = _load_session(artifact, provider, threads, arena=arena)
 
     @property
     def fingerprint(self) -> str:
@@ -223,7 +230,7 @@ def _load_tokenizer(artifact: Artifact) -> Tokenizer:
     return tokenizer
 
 
-def _load_session(artifact: Artifact, provider: Provider, threads: int) -> Any:
+def _load_session(artifact: Artifact, provider: Provider, threads: int, *, arena: bool) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -233,6 +240,7 @@ def _load_session(artifact: Artifact, provider: Provider, threads: int) -> Any:
     wanted = _provider_name(artifact, provider, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _cores()
+    options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a service waits more than it works
     if provider == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

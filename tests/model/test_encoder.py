@@ -169,3 +169,11 @@ def test_a_missing_onnx_runtime_names_the_extra(tiny_artifact: Artifact, monkeyp
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ProviderError, match=r"pip install \"dupmae-search\[cpu\]\""):
         Encoder(tiny_artifact)
+
+
+def test_vectors_do_not_depend_on_whether_memory_is_kept(tiny_artifact: Artifact) -> None:
+    with_arena, without = (Encoder(tiny_artifact, threads=1, arena=arena) for arena in (True, False))
+    texts = ["the speed of sound in air", "energy", "a random list of words"]
+    for kept, fresh in zip(with_arena.encode_queries(texts), without.encode_queries(texts), strict=True):
+        np.testing.assert_array_equal(kept.vector.cls, fresh.vector.cls)
+        np.testing.assert_array_equal(kept.vector.ot_values, fresh.vector.ot_values)
