@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Literal
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
 from indexer.points import make_point
-from indexer.store import Build, Engine, FieldType, Store
+from indexer.store import Build, Engine, FieldType, Store, StoreError
 from model.encoder import Encoder, Encoding, EncodingError
 
 WINDOW_DOCUMENTS = 256
@@ -220,4 +220,5 @@ def _digest_line(document: Document) -> bytes:
 
 
 def _mark_failed(engine: Engine, build: Build) -> None:
-    engine.save(build.model_copy(update={"state": "failed"}))
+    with suppress(StoreError):  # an engine that is away cannot be told, and must not hide what went wrong first
+        engine.save(build.model_copy(update={"state": "failed"}))

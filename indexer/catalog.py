@@ -78,7 +78,13 @@ def kept_artifact(settings: IndexSettings, build: Build) -> Artifact:
     Raises:
         ArtifactError: Its copy is missing, damaged or another artifact.
     """
-    return _open(models_folder(settings) / build.fingerprint, build.fingerprint)
+    try:
+        return _open(models_folder(settings) / build.fingerprint, build.fingerprint)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"Build {build.id} of index {build.index} lacks the model that encoded it: {error}. "
+            "Put that artifact back, or build the index again."
+        ) from error
 
 
 def open_encoder(settings: IndexSettings, artifact: Artifact) -> Encoder:

@@ -170,7 +170,11 @@ def _read(path: Path) -> Build:
     try:
         return Build.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise StoreError(f"{path} is damaged: {error}. Restore it, or delete its folder and build again.") from error
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise StoreError(
+            f"{path} is damaged ({field}: {first['msg']}). Restore it, or delete its folder and build again."
+        ) from error
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ HEADERS = {
 router = APIRouter(include_in_schema=False, default_response_class=FileResponse)
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 async def page() -> FileResponse:
     """The page itself."""
     return FileResponse(WEB / "index.html", headers=HEADERS)

@@ -21,6 +21,7 @@ from indexer.build import (
     windows,
 )
 from indexer.documents import BadRecord, Document
+from indexer.edge import EdgeEngine
 from indexer.points import point_id
 from indexer.store import Build, Engine, Point
 from model.encoder import Encoder
@@ -189,3 +190,13 @@ def test_build_ids_sort_by_time_and_differ() -> None:
     ids = [new_build_id() for _ in range(20)]
     assert len(set(ids)) == 20
     assert [id[:15] for id in ids] == sorted(id[:15] for id in ids)
+
+
+def test_an_engine_that_vanished_does_not_hide_what_failed_first(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    def cut_off() -> Iterator[Document]:
+        yield from BIRDS
+        next(tmp_path.glob("indexes/*/builds/*/build.json")).unlink()
+        raise SourceError("birds.jsonl: damaged")
+
+    with pytest.raises(SourceError, match=r"birds\.jsonl: damaged"):
+        build(EdgeEngine(tmp_path), tiny_encoder, cut_off())

@@ -1,12 +1,14 @@
 """The artifact that encoded a build is kept beside it, under its own fingerprint and no other's."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from indexer.catalog import keep_artifact, models_folder
+from indexer.catalog import keep_artifact, kept_artifact, models_folder
 from indexer.settings import IndexSettings
+from indexer.store import Build
 from model.artifact import FILES, Artifact, ArtifactError
 
 
@@ -44,3 +46,9 @@ def test_an_artifact_that_was_exchanged_since_it_was_opened_is_not_kept(
     with pytest.raises(ArtifactError, match=f"{opened.fingerprint[:12]} is expected"):
         keep_artifact(settings, opened)
     assert list(models_folder(settings).iterdir()) == []
+
+
+def test_a_build_without_its_model_says_how_to_get_it_back(settings: IndexSettings) -> None:
+    build = Build(id="b1", index="notes", fingerprint="f" * 64, dense_dim=16, created=datetime.now(UTC))
+    with pytest.raises(ArtifactError, match=r"Build b1 of index notes lacks the model .*build the index again\.$"):
+        kept_artifact(settings, build)

@@ -126,8 +126,9 @@ def test_a_damaged_folder_is_an_error_that_names_the_build(tmp_path: Path) -> No
     with pytest.raises(StoreError, match=r"Build one of index test-birds: .*build the index again"):
         engine.open("test-birds", "one")
     (folder / "build.json").write_text("{}")
-    with pytest.raises(StoreError, match=r"build\.json is damaged"):
+    with pytest.raises(StoreError, match=r"build\.json is damaged \(id: Field required\)\. Restore it") as raised:
         engine.builds("test-birds")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_damaged_pointer_is_an_error_of_the_store(tmp_path: Path) -> None:

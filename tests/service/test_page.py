@@ -37,3 +37,9 @@ async def test_the_description_of_the_api_has_the_search_with_an_example(serve: 
         described = (await client.get("/openapi.json")).json()
     assert set(described["paths"]) == {"/v1/search", "/livez", "/readyz", "/metrics"}
     assert described["components"]["schemas"]["SearchRequest"]["examples"][0]["query"]
+
+
+async def test_a_probe_that_asks_for_headers_only_gets_them(serve: Serve) -> None:
+    async with serve() as client:
+        response = await client.head("/")
+    assert (response.status_code, response.content) == (200, b"")
