@@ -30,7 +30,7 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
     """
     _log_to_stderr(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with _listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port) as listener:
         address = _address(listener)
         app = create_app(lambda: open_searchers(settings), settings, on_ready=lambda build: on_ready(address, build))
         config = uvicorn.Config(
@@ -48,15 +48,26 @@ def check_address(settings: Settings) -> None:
     Raises:
         SettingsError: The address is taken or not ours.
     """
-    _listen(settings.host, settings.port).close()
+    listen(settings.host, settings.port).close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections send at once.
+
+    asyncio switches Nagle's algorithm off only for sockets whose protocol number says TCP, which those of
+    `create_server` do not. With it on, an answer written in two parts waits 40 ms for the client's delayed
+    acknowledgement. Accepted connections inherit the option.
+
+    Raises:
+        SettingsError: The address is taken or not ours.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _address(listener: socket.socket) -> str:
