@@ -6,8 +6,6 @@ import pytest
 from model.artifact import BUNDLED, MODEL_CARD, Artifact
 from model.encoder import Encoder
 
-pytestmark = pytest.mark.skipif(not BUNDLED.exists(), reason="no bundled artifact in this checkout")
-
 SENTENCES = [
     "how do I compress a file",
     "Run a function every five seconds.",
