@@ -66,7 +66,6 @@ def finetune(checkpoint: Checkpoint, paths: Sequence[Path], options: FinetuneOpt
         log: JSON lines, one a step.
     """
     torch.manual_seed(options.seed)
-    torch.set_flush_denormal(True)
     model, tokenizer, facts = checkpoint
     optimizer = AdamW(_groups(model, options), weight_decay=options.weight_decay)
     schedule = LambdaLR(optimizer, linear_schedule(options.steps, options.warmup))

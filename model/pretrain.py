@@ -49,7 +49,6 @@ def pretrain(checkpoint: Checkpoint, paths: list[Path], options: PretrainOptions
         log: JSON lines, one a step: losses (nats), tokens per second, learning rate.
     """
     torch.manual_seed(options.seed)
-    torch.set_flush_denormal(True)  # probabilities of unlikely words underflow; denormals slow a CPU tenfold
     generator = torch.Generator().manual_seed(options.seed)
     model, tokenizer, facts = checkpoint
     masker = Masker(tokenizer, encoder_rate=options.encoder_mask, decoder_rate=options.decoder_mask)

@@ -86,6 +86,16 @@ def test_chunked_cross_entropy_equals_the_plain_one(
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
 
 
+def test_logits_far_apart_give_the_plain_gradient_too(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    features, weight, bias = (tensor.detach().float().requires_grad_() for tensor in inputs)
+    rows, targets = features.reshape(-1, D) * 40, torch.arange(B * L) * 100  # logits spread over hundreds of nats
+    ours = torch.autograd.grad(lpu.cross_entropy(rows, weight, bias, targets), (features, weight, bias))
+    plain = F.cross_entropy(F.linear(features.reshape(-1, D) * 40, weight, bias), targets)
+    wanted = torch.autograd.grad(plain, (features, weight, bias))
+    for mine, theirs in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
 def test_nothing_to_predict_is_a_loss_of_zero(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     features, weight, bias = inputs
     nothing = torch.empty(0, dtype=torch.long)
