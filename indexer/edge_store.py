@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import qdrant_edge as edge
 
 from indexer.checks import check_point_ids, check_points, check_vector
 from indexer.edge_requests import query_request, sparse_vector
 from indexer.filters import Clauses, parse_filter
 from indexer.locks import BuildLock
+from indexer.points import read_point
 from indexer.ranking import Candidate, Scoring, best_hits
 from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Point, StoreError
 from model.vector import FusedVector
@@ -122,12 +122,7 @@ def _edge_point(point: Point) -> edge.Point:
 
 def _point(record: edge.Record) -> Point:
     vectors: Any = record.vector
-    vector = FusedVector(
-        np.array(vectors["cls"], np.float32),
-        np.array(vectors["ot"].indices, np.int64),
-        np.array(vectors["ot"].values, np.float32),
-    )
-    return Point(str(record.id), vector, record.payload or {})
+    return read_point(record.id, vectors, record.payload)
 
 
 @contextmanager

@@ -1,9 +1,13 @@
 """A document as a stored point: which id it has and what is kept beside its vectors."""
 
 import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from indexer.documents import Document
-from indexer.store import Point
+from indexer.store import Payload, Point
 from model.vector import FusedVector
 
 NAMESPACE = uuid.UUID("9ba32272-283c-4d2b-a87b-ccaf4f06ece9")
@@ -35,3 +39,16 @@ def make_point(document: Document, vector: FusedVector) -> Point:
             "content_hash": document.content_hash,
         },
     )
+
+
+def read_point(id: object, vectors: Mapping[str, Any], payload: Payload | None) -> Point:
+    """A point as an engine returned it.
+
+    Args:
+        id: The point's.
+        vectors: `cls`, numbers; `ot`, an object with `indices` and `values`, which both engines' clients have.
+        payload: What was stored beside them.
+    """
+    cls, ot = vectors["cls"], vectors["ot"]
+    vector = FusedVector(np.array(cls, np.float32), np.array(ot.indices, np.int64), np.array(ot.values, np.float32))
+    return Point(str(id), vector, payload or {})

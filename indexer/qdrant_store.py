@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from indexer.checks import check_point_ids, check_points, check_vector
 from indexer.filters import Clauses, parse_filter
+from indexer.points import read_point
 from indexer.qdrant_requests import query_request, sparse_vector
 from indexer.ranking import Candidate, Scoring, best_hits
 from indexer.store import (
@@ -192,9 +192,4 @@ def _point_struct(point: Point) -> models.PointStruct:
 
 def _point(record: models.Record) -> Point:
     vectors: Any = record.vector
-    vector = FusedVector(
-        np.array(vectors["cls"], np.float32),
-        np.array(vectors["ot"].indices, np.int64),
-        np.array(vectors["ot"].values, np.float32),
-    )
-    return Point(str(record.id), vector, record.payload or {})
+    return read_point(record.id, vectors, record.payload)

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from indexer.store import INDEX_NAME
+from indexer.store import DEFAULT_DEPTH, INDEX_NAME
 
 
 class IndexSettings(BaseSettings):
@@ -35,4 +35,4 @@ class IndexSettings(BaseSettings):
         True, description="ONNX Runtime's memory arena for the encoder; docs/operations.md has figures."
     )
     max_batch_tokens: int = Field(2048, ge=512, description="Padded tokens per encoder batch; bounds its memory.")
-    depth: int = Field(200, ge=10, le=10_000, description="Candidates each side of a fused query brings.")
+    depth: int = Field(DEFAULT_DEPTH, ge=10, le=10_000, description="Candidates each side of a fused query brings.")

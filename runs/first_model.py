@@ -1,4 +1,4 @@
-"""How the bundled model was made: an hour and a half of two shared CPU cores, from a sentence encoder to an artifact.
+"""How the bundled model was made: about an hour of two shared CPU cores, from a sentence encoder to an artifact.
 
     python runs/first_model.py DATA OUT
 

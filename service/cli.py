@@ -50,7 +50,7 @@ def main() -> None:
     """Run the command line; exit with 0, 1 for an error that was named, 2 for wrong usage, 130 for Ctrl-C."""
     try:
         app()
-    except Exception as error:
+    except Exception as error:  # sorted here, in the one place, into what a user can mend and our own defects
         if not isinstance(error, _named_errors()):
             raise
         print(f"dupmae: {error}", file=sys.stderr)

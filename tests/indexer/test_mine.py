@@ -24,7 +24,7 @@ def test_a_negative_shares_words_but_is_neither_judged_right_nor_its_copy() -> N
     (record,) = bm25_negatives(DOCUMENTS, QUERIES, QRELS)
     assert record["query"] == "seabird nests cliffs"
     assert record["pos"] == ["Gull a seabird that nests on cliffs"]
-    assert sorted(record["neg"]) == ["a seabird that dives for fish", "a seabird that nests in burrows"]  # type: ignore[call-overload]
+    assert sorted(record["neg"]) == ["a seabird that dives for fish", "a seabird that nests in burrows"]  # type: ignore[call-overload]  # `object` in the record
 
 
 def test_the_window_leaves_out_the_first_ranks_and_draws_no_more_than_asked() -> None:

@@ -226,7 +226,7 @@ def test_a_broken_vector_is_refused_by_name_before_anything_is_written(
 def test_a_payload_that_is_not_json_is_refused_by_name(store: Store, value: object) -> None:
     payload: dict[str, object] = {"doc_id": "d7", "title": value}
     with pytest.raises(StoreError, match="Document 'd7' has a payload that is not JSON"):
-        store.upsert([Point(numbered_point(7, GOOD).id, GOOD, payload)])  # type: ignore[arg-type]
+        store.upsert([Point(numbered_point(7, GOOD).id, GOOD, payload)])  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("id", ["7", "d7", "5CD9D8A8-E438-5800-85A3-6285F2DCD694"])

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -146,7 +145,9 @@ def test_an_int8_artifact_is_refused_on_cuda(tiny_artifact_int8: Artifact) -> No
 def test_many_threads_share_one_encoder(tiny_encoder: Encoder) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    encode: Callable[[str], Encoding] = lambda text: tiny_encoder.encode_queries([text])[0]  # noqa: E731
+    def encode(text: str) -> Encoding:
+        return tiny_encoder.encode_queries([text])[0]
+
     texts = TEXTS * 10
     with ThreadPoolExecutor(8) as pool:
         for text, encoding in zip(texts, pool.map(encode, texts), strict=True):
