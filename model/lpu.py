@@ -21,7 +21,7 @@ BLOCK = 2048
 
 
 LEAST_LOG_P = -60.0
-"""Where gradients of unlikely words end, 1e-26: below 1e-38 they are denormal, which a CPU multiplies 20 times slower."""
+"""Where gradients of unlikely words end, 1e-26: below 1e-38 they are denormal, 20 times slower to multiply on a CPU."""
 
 
 @dataclass(frozen=True)
