@@ -200,7 +200,7 @@ class DupMAE(nn.Module):
 
     def _mlm(self, features: Tensor, batch: Batch) -> Tensor:
         lpu, masked = self.encoder.lpu, batch.labels >= 0
-        return cross_entropy(features[masked], lpu.weight, lpu.bias, batch.labels[masked])
+        return cross_entropy(features[masked], lpu.weight, lpu.bias, batch.labels[masked]) / masked.sum().clamp(min=1)
 
     def _cls(self, h_cls: Tensor, batch: Batch) -> Tensor:
         lpu, bert = self.encoder.lpu, self.encoder.mlm.bert.embeddings
@@ -209,7 +209,8 @@ class DupMAE(nn.Module):
             h_cls, bert.word_embeddings(batch.input_ids), bert.position_embeddings.weight[:L], batch.visible
         )
         wanted = self.encoder.ordinary(batch.input_ids, batch.attention_mask)  # every token but the special ones
-        return cross_entropy(lpu.features(rebuilt[wanted]), lpu.weight, lpu.bias, batch.input_ids[wanted])
+        total = cross_entropy(lpu.features(rebuilt[wanted]), lpu.weight, lpu.bias, batch.input_ids[wanted])
+        return total / wanted.sum().clamp(min=1)
 
     def _bow(self, features: Tensor, batch: Batch) -> Tensor:
         lpu, encoder = self.encoder.lpu, self.encoder

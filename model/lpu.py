@@ -140,7 +140,11 @@ def kept(features: Tensor, weight: Tensor, bias: Tensor, positions: Tensor, ids:
 
 
 def cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of `features @ weight.T + bias` (N, V) against `targets` (N,), logits never held whole."""
+    """Sum of the cross-entropies of `features @ weight.T + bias` (N, V) against `targets` (N,), in nats.
+
+    Logits are never held whole. A sum, so that the caller divides by the predictions of a whole step, over all its parts
+    and ranks; the mean of means would weigh a prediction by how many others shared its part.
+    """
     if not targets.numel():
         return features.sum() * 0.0
     loss: Tensor = _CrossEntropy.apply(features, weight, bias, targets)  # type: ignore[no-untyped-call]  # as above
@@ -166,13 +170,10 @@ class _CrossEntropy(torch.autograd.Function):
             grad_features[rows] = slope @ weight.to(slope.dtype)
             grad_weight += (slope.t() @ features[rows]).to(weight.dtype)
             grad_bias += slope.sum(0).to(bias.dtype)
-        ctx.count = targets.numel()
         ctx.save_for_backward(grad_features, grad_weight, grad_bias)
-        mean: Tensor = loss / ctx.count
-        return mean
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        scale = grad / ctx.count
         grad_features, grad_weight, grad_bias = ctx.saved_tensors
-        return grad_features * scale, grad_weight * scale, grad_bias * scale, None
+        return grad_features * grad, grad_weight * grad, grad_bias * grad, None

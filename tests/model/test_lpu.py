@@ -80,7 +80,7 @@ def test_chunked_cross_entropy_equals_the_plain_one(
     features, weight, bias = inputs
     rows, targets = features.reshape(-1, D), torch.arange(B * L) * 100
     ours = lpu.cross_entropy(rows, weight, bias, targets) * 3
-    wanted = F.cross_entropy(F.linear(rows, weight, bias), targets) * 3
+    wanted = F.cross_entropy(F.linear(rows, weight, bias), targets, reduction="sum") * 3
     torch.testing.assert_close(ours.double(), wanted, atol=1e-5, rtol=1e-5)
     for mine, theirs in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(wanted, inputs), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
@@ -90,7 +90,7 @@ def test_logits_far_apart_give_the_plain_gradient_too(inputs: tuple[Tensor, Tens
     features, weight, bias = (tensor.detach().float().requires_grad_() for tensor in inputs)
     rows, targets = features.reshape(-1, D) * 40, torch.arange(B * L) * 100  # logits spread over hundreds of nats
     ours = torch.autograd.grad(lpu.cross_entropy(rows, weight, bias, targets), (features, weight, bias))
-    plain = F.cross_entropy(F.linear(features.reshape(-1, D) * 40, weight, bias), targets)
+    plain = F.cross_entropy(F.linear(features.reshape(-1, D) * 40, weight, bias), targets, reduction="sum")
     wanted = torch.autograd.grad(plain, (features, weight, bias))
     for mine, theirs in zip(ours, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
