@@ -24,10 +24,11 @@ import torch
 from indexer.documents import Document, load_qrels, load_queries, read_documents
 from indexer.mine import RankWindow, bm25_negatives, write_records
 from model.checkpoint import Checkpoint, load
-from model.corpus import read_examples, read_texts
+from model.corpus import read_texts
 from model.finetune import FinetuneOptions, finetune
 from model.lines import read_lines
 from model.pretrain import PretrainOptions, pretrain
+from model.records import read_examples
 from model.warm_start import calibrate_terms, fit_projection
 
 HELD_OUT_CLAIMS = 100

@@ -7,7 +7,7 @@ import pytest
 from indexer.bm25 import Bm25
 from indexer.documents import Document
 from indexer.mine import RankWindow, bm25_negatives, write_records
-from model.corpus import Example, read_examples
+from model.records import Example, read_examples
 
 DOCUMENTS = [
     Document("gull", title="Gull", text="a seabird that nests on cliffs"),

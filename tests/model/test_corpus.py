@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.corpus import Example, batched, forever, read_examples, read_texts, sequences, shuffled
+from model.corpus import batched, forever, read_texts, sequences, shuffled
 from model.lines import SourceError
 
 
@@ -49,20 +49,3 @@ def test_epochs_follow_each_other_and_too_little_data_is_an_error() -> None:
     assert [next(stream) for _ in range(3)] == [[0, 0], [0, 0], [1, 1]]
     with pytest.raises(SourceError, match="not even one batch"):
         next(forever(lambda _: batched([1], 2)))
-
-
-def test_records_are_read_in_flagembeddings_format(tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text('{"query": "q", "pos": ["a"], "neg": ["b", "c"]}\n{"query": "r", "pos": ["d"]}\n')
-    assert list(read_examples(path)) == [Example("q", ("a",), ("b", "c")), Example("r", ("d",))]
-
-
-@pytest.mark.parametrize(
-    "record",
-    ['{"query": "q"}', '{"query": "q", "pos": []}', '{"query": "q", "pos": "abc"}', '{"query": "q", "pos": [1]}'],
-)
-def test_a_record_without_a_list_of_positives_is_named_with_its_place(tmp_path: Path, record: str) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text(record + "\n")
-    with pytest.raises(SourceError, match=r"train\.jsonl:1: want"):
-        list(read_examples(path))

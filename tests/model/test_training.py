@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 import model.cli
 from model.artifact import Artifact
 from model.checkpoint import Checkpoint, Facts, load
-from model.corpus import Example
 from model.dupmae import DupMAE, FusedEncoder
 from model.finetune import Encoded, FinetuneOptions, candidates, finetune, fused_loss
 from model.lines import SourceError
 from model.pretrain import PretrainOptions, pretrain
+from model.records import Example
 from model.warm_start import SCALE, calibrate_terms, fit_projection
 
 SENTENCES = [
