@@ -120,14 +120,21 @@ def load_queries(folder: Path) -> dict[str, str]:
     Raises:
         SourceError: The file is missing or holds a line that is no query.
     """
-    queries = {}
+    return dict(read_queries(folder))
+
+
+def read_queries(folder: Path) -> Iterator[tuple[str, str]]:
+    """The queries of a BEIR folder, streamed: id and text.
+
+    Raises:
+        SourceError: As `load_queries`.
+    """
     for name, number, line in _records(_jsonl(folder, "queries")):
         try:
             record = _parse(line)
-            queries[_id(record)] = _text(record, "text")
+            yield _id(record), _text(record, "text")
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{name}, line {number}: {_reason(error)}") from error
-    return queries
 
 
 def load_qrels(folder: Path, split: str = "test") -> dict[str, dict[str, int]]:
@@ -136,23 +143,35 @@ def load_qrels(folder: Path, split: str = "test") -> dict[str, dict[str, int]]:
     Raises:
         SourceError: No such split (the message names those there are), an empty one, or a line without three columns.
     """
+    qrels: dict[str, dict[str, int]] = {}
+    for query_id, document_id, grade in read_judgements(folder, split):
+        qrels.setdefault(query_id, {})[document_id] = grade
+    return qrels
+
+
+def read_judgements(folder: Path, split: str) -> Iterator[tuple[str, str, int]]:
+    """The judgements of a BEIR folder, streamed: query id, document id and grade.
+
+    Raises:
+        SourceError: As `load_qrels`.
+    """
     path = folder / "qrels" / f"{split}.tsv"
     if not path.is_file():
         splits = ", ".join(sorted(found.stem for found in path.parent.glob("*.tsv"))) or "none"
         raise SourceError(f"{path}: no such file; splits here: {splits}")
-    qrels: dict[str, dict[str, int]] = {}
+    empty = True
     for name, number, line in _records(path):
         try:
             query_id, document_id, grade = line.decode().rstrip("\r").split("\t")
             if number > 1 or grade.removeprefix("-").isdigit():  # else it is the header
-                qrels.setdefault(query_id, {})[document_id] = int(grade)
+                yield query_id, document_id, int(grade)
+                empty = False
         except ValueError as error:
             raise SourceError(
                 f"{name}, line {number}: expected query-id, corpus-id and score, tab-separated"
             ) from error
-    if not qrels:
+    if empty:
         raise SourceError(f"{path}: holds no judgement")
-    return qrels
 
 
 def _numbered(source: str | Path, stdin: BinaryIO | None) -> Iterator[tuple[str, int, bytes]]:

@@ -52,3 +52,8 @@ def read_point(id: object, vectors: Mapping[str, Any], payload: Payload | None) 
     cls, ot = vectors["cls"], vectors["ot"]
     vector = FusedVector(np.array(cls, np.float32), np.array(ot.indices, np.int64), np.array(ot.values, np.float32))
     return Point(str(id), vector, payload or {})
+
+
+def passage(point: Point) -> str:
+    """The text a stored passage was encoded from."""
+    return " ".join(str(point.payload[part]) for part in ("title", "text") if point.payload.get(part))

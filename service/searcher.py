@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import NamedTuple, Self
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
-from indexer.points import point_id
+from indexer.points import passage, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
 from model.encoder import Encoder, Encoding, EncodingError
@@ -190,8 +190,3 @@ def open_searchers(settings: Settings) -> Searchers:
         StoreUnavailable: The engine cannot be reached.
     """
     return Searchers(open_engine(settings), settings)
-
-
-def passage(point: Point) -> str:
-    """The text a stored passage was encoded from."""
-    return " ".join(str(point.payload[part]) for part in ("title", "text") if point.payload.get(part))
