@@ -7,9 +7,11 @@ to import is imported by the command that needs it, so that `--help` is quick.
 import json
 import sys
 import tempfile
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast, get_args
 
 import typer
 from rich.console import Console
@@ -18,10 +20,14 @@ from indexer.settings import IndexSettings
 from model.cli import MissingExtra
 
 if TYPE_CHECKING:
+    from indexer.negatives import Margin
     from indexer.store import Build, Engine, FieldType
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Build, publish and remove indexes.", no_args_is_help=True)
 
+Method = Literal["fused", "cls", "ot", "rrf", "bm25"]
 IndexName = Annotated[str | None, typer.Option("--index", help="Name of the index; DUPMAE_INDEX when not given.")]
 BuildId = Annotated[str, typer.Argument(help="As `dupmae index list` shows it.")]
 ArtifactFolder = Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model when not given.")]
@@ -117,6 +123,77 @@ def delete(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_js
         _show(engine, found, f"Build {found.id} of index {settings.index} is deleted.", as_json)
 
 
+@app.command(epilog="Example: dupmae index mine beir/scifact train.jsonl --split train --ranks 10:100 --margin 5%")
+def mine(
+    ctx: typer.Context,
+    queries: Annotated[Path, typer.Argument(help='{"query", "pos": [..]} a line, or a BEIR folder with judgements.')],
+    out: Annotated[Path, typer.Argument(help="New file for training; a broken run goes on where it was.")],
+    method: Annotated[Method, typer.Option(help="How the index is searched, or BM25.")] = "fused",
+    index: IndexName = None,
+    documents: Annotated[
+        list[str] | None, typer.Option(help="For BM25: a source as `build` reads it, to search instead of the index.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a BEIR folder: qrels/SPLIT.tsv.", show_default="train")] = None,
+    exclude_split: Annotated[
+        list[str] | None, typer.Option(help="Of a BEIR folder: what is judged there is never a negative.")
+    ] = None,
+    ranks: Annotated[str, typer.Option(help="FIRST:LAST hit that may be a negative; 1 is the best.")] = "10:100",
+    draw: Annotated[int, typer.Option(min=1, help="Negatives for each query.")] = 15,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            help="Distance from the lowest positive: a share of its score (5%), an amount (1.5), or none.",
+            show_default="5% with fused, cls and ot",
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep-negatives/--replace", help="What becomes of negatives that are there.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Queries searched at once.")] = 64,
+    restart: Annotated[bool, typer.Option(help="Write OUT anew, whatever is left of another run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give the queries of a training file hard negatives: passages that a search ranks high and nobody called right."""
+    from dataclasses import asdict
+
+    from indexer.mine import MiningOptions
+    from indexer.mine import mine as run
+    from indexer.mine_sources import open_queries, open_ranker
+    from indexer.negatives import RankWindow
+    from indexer.report import mining_lines, show_count
+
+    window, distance = _usage("--ranks", RankWindow.parse, ranks), _margin(margin, method)
+    if (split or exclude_split) and not queries.is_dir():
+        raise typer.BadParameter(f"{queries} is no BEIR folder, and only that has splits", param_hint="--split")
+    if documents and method != "bm25":
+        raise typer.BadParameter(f"{method} searches an index; only bm25 takes documents", param_hint="--documents")
+    if out.exists() and not restart:  # said before anything is read, which may take long
+        raise FileExistsError(f"{out} exists already; remove it, name another file, or --restart to write it anew")
+    settings, left_out = _settings(ctx, index=index), Counter[str]()
+    with (
+        open_queries(queries, split or "train", exclude_split or [], left_out) as (records, hidden),
+        _extra("train"),
+        open_ranker(settings, method, documents or [], left_out) as ranker,
+        show_count("mining", len(records)) as watch,
+    ):
+        options = MiningOptions(
+            ranks=window,
+            draw=draw,
+            margin=distance,
+            keep=keep,
+            seed=seed,
+            batch=batch,
+            restart=restart,
+            hidden=hidden,
+        )
+        tally = run(records, out, ranker, options, lambda tally: watch(tally.queries, tally.resumed))
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **asdict(tally), "left_out": left_out}, indent=2))
+    else:
+        _console().print(*mining_lines(out, tally, draw, left_out), sep="\n")
+
+
 def evaluate(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="BEIR_DIR", help="corpus.jsonl, queries.jsonl and qrels/.")],
@@ -128,13 +205,9 @@ def evaluate(
     keep: Annotated[Path | None, typer.Option(help="Keep the index in this folder, for the next run.")] = None,
 ) -> None:
     """Measure BM25, each side of the vector, and the fused score on a judged collection."""
-    try:
+    with _extra("eval"):
         from indexer.evaluate import EvaluationOptions
         from indexer.evaluate import evaluate as run
-    except ModuleNotFoundError as error:
-        if error.name not in {"bm25s", "ir_measures", "Stemmer"}:
-            raise
-        raise MissingExtra(f"{error.name} is not installed: pip install 'dupmae-search[eval]'") from error
     from indexer.catalog import new_artifact, open_encoder
     from indexer.documents import count_records
     from indexer.report import evaluation_lines, show_progress
@@ -147,6 +220,36 @@ def evaluate(
     _console().print(*evaluation_lines(evaluation), sep="\n")
     if json_file:
         json_file.write_text(evaluation.model_dump_json(indent=2) + "\n")
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Name the extra when one of its packages is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in {"bm25s", "ir_measures", "Stemmer"}:
+            raise
+        raise MissingExtra(f"{error.name} is not installed: pip install 'dupmae-search[{name}]'") from error
+
+
+def _margin(text: str | None, method: Method) -> "Margin | None":
+    from indexer.negatives import Margin
+
+    scored = method in ("fused", "cls", "ot")
+    if text == "none" or (text is None and not scored):
+        return None
+    if not scored:
+        raise typer.BadParameter(f"{method} has no score of a positive to keep away from", param_hint="--margin")
+    return _usage("--margin", Margin.parse, text or "5%")
+
+
+def _usage(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What an option's text stands for; text that it cannot be is wrong usage."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def _settings(ctx: typer.Context, **flags: object) -> IndexSettings:

@@ -1,12 +1,20 @@
 """What the commands show people: a progress bar, and tables of builds and figures."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 from indexer.build import Progress as Watch
@@ -16,11 +24,36 @@ from indexer.store import Build
 if TYPE_CHECKING:
     from indexer.evaluate import Evaluation
     from indexer.measures import Estimate
+    from indexer.mine import Tally as MiningTally
 
 
 @contextmanager
 def show_progress(total: int | None) -> Iterator[Watch]:
     """A bar on standard error, with the rate in documents per second, and the time left where `total` is known."""
+    with _bar("encoding", total) as (bar, task):
+
+        def watch(tally: Tally) -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            rate = f"{tally.documents / elapsed:.0f}/s" if elapsed and tally.stage == "encoding" else ""
+            bar.update(task, description=tally.stage, completed=tally.documents + tally.bad, rate=rate)
+
+        yield watch
+
+
+@contextmanager
+def show_count(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar as `show_progress` has it. What is yielded is told how many are done now, and how many were before."""
+    with _bar(what, total) as (bar, task):
+
+        def watch(done: int, before: int) -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            bar.update(task, completed=done + before, rate=f"{done / elapsed:.0f}/s" if elapsed else "")
+
+        yield watch
+
+
+@contextmanager
+def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,14 +63,7 @@ def show_progress(total: int | None) -> Iterator[Watch]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("encoding", total=total, rate="")
-
-        def watch(tally: Tally) -> None:
-            elapsed = bar.tasks[0].elapsed or 0
-            rate = f"{tally.documents / elapsed:.0f}/s" if elapsed and tally.stage == "encoding" else ""
-            bar.update(task, description=tally.stage, completed=tally.documents + tally.bad, rate=rate)
-
-        yield watch
+        yield bar, bar.add_task(what, total=total, rate="")
 
 
 def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
@@ -76,6 +102,25 @@ def evaluation_lines(evaluation: "Evaluation") -> list[RenderableType]:
         f"Searches per second: {searches}; queries encoded per second: {rates.queries_encoded_per_s:.0f}"
         + (f"; documents indexed per second: {rates.documents_per_s:.0f}" if rates.documents_per_s else ""),
     ]
+
+
+def mining_lines(out: Path, tally: "MiningTally", draw: int, left_out: Mapping[str, int]) -> list[str]:
+    """What came of mining `draw` negatives for each query."""
+    per_query = tally.negatives / max(tally.queries, 1)
+    lines = [f"{out}: {tally.queries:,} queries, {tally.negatives:,} negatives, {per_query:.1f} a query"]
+    if tally.resumed:
+        lines.append(f"Before that {tally.resumed:,} queries of a run that was broken off; no number here counts them.")
+    if tally.too_close:
+        share = tally.too_close / tally.hits
+        lines.append(f"Too close to a positive: {tally.too_close:,} of {tally.hits:,} hits ({share:.1%}).")
+    counts = {
+        f"Fewer than {draw} negatives": tally.short,
+        "No negative": tally.bare,
+        "A query that the model has no vector for": tally.unknown,
+        "No positive that the model has a vector for, and so no margin": tally.unscored,
+    }
+    lines += [f"{what}: {count:,} queries." for what, count in counts.items() if count]
+    return lines + [f"Left out: {count:,} {what}." for what, count in left_out.items()]
 
 
 def _figures(title: str, systems: "dict[str, dict[str, Estimate]]") -> Table:

@@ -14,21 +14,24 @@ It is a placeholder that shows the path, not a tuned recipe. With jemalloc prelo
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 import torch
 
+from indexer.bm25 import Bm25Ranker
 from indexer.documents import Document, load_qrels, load_queries, read_documents
-from indexer.mine import RankWindow, bm25_negatives, write_records
+from indexer.mine import MiningOptions, mine
+from indexer.negatives import RankWindow
 from model.checkpoint import Checkpoint, load
 from model.corpus import read_texts
 from model.finetune import FinetuneOptions, finetune
 from model.lines import read_lines
 from model.pretrain import PretrainOptions, pretrain
-from model.records import read_examples
+from model.records import Example, Records, read_examples, to_line
 from model.warm_start import calibrate_terms, fit_projection
 
 HELD_OUT_CLAIMS = 100
@@ -77,37 +80,47 @@ def sentence_encoder() -> Path:
 def training_files(data: Path, out: Path) -> list[Path]:
     """Queries with positives and BM25 negatives, a file a collection."""
     beir = data / "beir"
-    sources: dict[str, Callable[[], Iterator[dict[str, object]]]] = {
-        "scifact": lambda: mined(beir / "scifact", "train", unseen=(), hold_out=HELD_OUT_CLAIMS),
-        "squad_dev": lambda: mined(beir / "squad_dev", "article_train", unseen=("article_test",)),
-        "fairytaleqa": lambda: mined(beir / "fairytaleqa", "train", unseen=("dev", "test")),
-        "medquad": lambda: mined_pairs(data / "medquad_pairs.jsonl.xz"),
+    sources: dict[str, Callable[[Path], object]] = {
+        "scifact": lambda path: judged(path, beir / "scifact", "train", hold_out=HELD_OUT_CLAIMS),
+        "squad_dev": lambda path: judged(path, beir / "squad_dev", "article_train", unseen=("article_test",)),
+        "fairytaleqa": lambda path: judged(path, beir / "fairytaleqa", "train", unseen=("dev", "test")),
+        "medquad": lambda path: pairs(path, data / "medquad_pairs.jsonl.xz"),
     }
     paths = []
-    for name, records in sources.items():
+    for name, write in sources.items():
         paths.append(out / f"{name}.jsonl")
         if not paths[-1].exists():
-            write_records(records(), paths[-1])
+            write(paths[-1])
     return paths
 
 
-def mined(folder: Path, split: str, *, unseen: tuple[str, ...], hold_out: int = 0) -> Iterator[dict[str, object]]:
+def judged(path: Path, folder: Path, split: str, *, unseen: tuple[str, ...] = (), hold_out: int = 0) -> None:
     """A BEIR folder's split; passages judged in the `unseen` splits are not even negatives."""
     hidden = {document for name in unseen for grades in load_qrels(folder, name).values() for document in grades}
-    documents = [d for d in read_documents([folder]) if isinstance(d, Document) and d.id not in hidden]
-    qrels = load_qrels(folder, split)
+    documents = (d for d in read_documents([folder]) if isinstance(d, Document) and d.id not in hidden)
+    passages = {document.id: document.passage for document in documents}
+    qrels, queries = load_qrels(folder, split), load_queries(folder)
     claims = sorted(qrels)
     random.Random(0).shuffle(claims)
     held = set(claims[:hold_out])
-    return bm25_negatives(documents, load_queries(folder), {q: qrels[q] for q in qrels if q not in held})
+    right = {q: [passages[d] for d in sorted(qrels[q]) if qrels[q][d] > 0 and d in passages] for q in qrels}
+    examples = [Example(queries[q], tuple(texts)) for q, texts in right.items() if texts and q not in held]
+    mined(path, examples, passages.values(), RankWindow(1, 50))
 
 
-def mined_pairs(path: Path) -> Iterator[dict[str, object]]:
+def pairs(path: Path, source: Path) -> None:
     """Question and answer pairs as a collection of their own; the first ranks are often answers too."""
-    pairs = [json.loads(line) for line in read_lines(path)]
-    documents = [Document(str(row), text=pair["answer"][:3000]) for row, pair in enumerate(pairs)]
-    queries = {str(row): pair["question"] for row, pair in enumerate(pairs)}
-    return bm25_negatives(documents, queries, {row: {row: 1} for row in queries}, window=RankWindow(start=5))
+    found = [json.loads(line) for line in read_lines(source)]
+    examples = [Example(pair["question"], (pair["answer"][:3000],)) for pair in found]
+    mined(path, examples, [example.positives[0] for example in examples], RankWindow(6, 50))
+
+
+def mined(path: Path, examples: Iterable[Example], passages: Iterable[str], ranks: RankWindow) -> None:
+    """Write the examples with BM25 negatives."""
+    given = path.with_suffix(".given")
+    given.write_text("".join(to_line(example) + "\n" for example in examples), encoding="utf-8")
+    with Records(given) as records, tempfile.TemporaryFile() as file:
+        mine(records, path, Bm25Ranker(passages, file), MiningOptions(ranks=ranks, draw=8))
 
 
 def warm(checkpoint: Checkpoint, teacher: Checkpoint, text: Path, train: list[Path]) -> Checkpoint:
