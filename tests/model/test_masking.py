@@ -66,10 +66,11 @@ def test_a_special_token_ends_a_word(tiny_tokenizer: PreTrainedTokenizerFast) ->
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**63 - 1), count=st.integers(1, 60), rate=st.floats(0.01, 0.999))
+@given(seed=st.integers(0, 2**63 - 1), count=st.integers(1, 60), permille=st.integers(10, 999))
 def test_whole_words_are_masked_in_random_order_up_to_the_budget(
-    tiny_tokenizer: PreTrainedTokenizerFast, seed: int, count: int, rate: float
+    tiny_tokenizer: PreTrainedTokenizerFast, seed: int, count: int, permille: int
 ) -> None:
+    rate = permille / 1000 + 0.00037  # so that no product is half a token, which float32 may round otherwise
     masker = Masker(tiny_tokenizer, encoder_rate=rate)
     words = masker.words(torch.tensor([ids(tiny_tokenizer, " ".join(TEXT.split()[:count]))]))
     draws = torch.rand(words.shape[1] + 1, generator=torch.Generator().manual_seed(seed))
