@@ -7,25 +7,29 @@ the command that needs it, and only there.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from model.flags import flags
+from model.options import FinetuneOptions, PretrainOptions, TrainingError
+from model.score import ScoreOptions
+
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from model.artifact import Manifest
+    from model.checkpoint import Checkpoint
+    from model.distributed import Ranks
     from model.export import Facts
-
-M = TypeVar("M", bound="BaseModel")
 
 app = typer.Typer(help="Train models, export them and look at them.", no_args_is_help=True)
 
 Start = Annotated[Path, typer.Argument(help="Checkpoint, or any BERT folder of `transformers`.")]
-Out = Annotated[Path, typer.Argument(help="Folder for the new checkpoint; what stands there is replaced.")]
+Out = Annotated[Path, typer.Argument(help="Folder for the new checkpoint.")]
 Texts = Annotated[list[Path], typer.Argument(help="JSON lines with `text`, or plain text; .gz, .xz, .zst too.")]
-Options = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="NAME=VALUE of an option; see docs/training.md for all.")
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew: replace OUT, forget an unfinished run.")]
+DenseDim = Annotated[int | None, typer.Option(min=1, help="Dimensions of [CLS] vectors; as it is, or 384.")]
+ActivationRule = Annotated[
+    Literal["raw", "relu", "log1p"] | None, typer.Option(help="Of the word weights; as it is, or relu.")
 ]
 
 
@@ -45,58 +49,124 @@ def info(
     typer.echo(manifest.model_dump_json(indent=2) if as_json else "\n".join(_lines(manifest)))
 
 
-@app.command(epilog="Example: dupmae model pretrain bert/ checkpoints/dupmae wiki.jsonl.xz -s steps=1000")
-def pretrain(start: Start, out: Out, texts: Texts, set_: Options = None) -> None:
-    """Train on raw text: masked words, the [CLS] decoder, the bag of words. Losses go to OUT.log.jsonl."""
-    with _train_extra():
+@app.command(
+    epilog="Example: dupmae model pretrain bert/ checkpoints/dupmae wiki.jsonl.xz --steps 1000 --bow-weight 0.02"
+)
+@flags(PretrainOptions)
+def pretrain(
+    start: Start,
+    out: Out,
+    texts: Texts,
+    options: PretrainOptions,
+    restart: Restart = False,
+    random_weights: Annotated[bool, typer.Option(help="START has a config and a tokenizer; draw the weights.")] = False,
+    dense_dim: DenseDim = None,
+    activation: ActivationRule = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="Keeps tokenized text; `tokens` beside OUT when not given.")
+    ] = None,
+) -> None:
+    """Train on raw text: masked words, the [CLS] decoder, the bag of words.
+
+    OUT.run gets the log, TensorBoard events, plots, and the state that the same command goes on from if it was
+    interrupted or killed. Start it with torchrun for several GPUs; the batch is that of all of them.
+    """
+    with train_extra():
         from model import pretrain as loop
-        from model.checkpoint import load
-    options = _options(loop.PretrainOptions, set_ or [])
-    loop.pretrain(load(start), texts, options, _log(out)).save(out)
+        from model.checkpoint import load, with_heads
+        from model.distributed import joined
+        from model.tokens import tokenized
+    with joined(options.device) as ranks:
+        run = begin(out, restart, ranks)
+        torch_seed(options.seed)
+        checkpoint = with_heads(load(start, random_weights=random_weights), dense_dim=dense_dim, activation=activation)
+        cache = tokens or out.parent / "tokens"
+        if ranks.is_first:
+            tokenized(texts, checkpoint.tokenizer, options.max_tokens - 2, cache)
+        ranks.wait()
+        runs = tokenized(texts, checkpoint.tokenizer, options.max_tokens - 2, cache)
+        trained = loop.pretrain(checkpoint, runs, options, ranks, run)
+        if ranks.is_first:
+            finish(trained, out, run)
 
 
 @app.command(
-    "warm-start", epilog="Example: dupmae model warm-start checkpoints/dupmae minilm/ checkpoints/warm a.jsonl"
+    "warm-start",
+    epilog="Example: dupmae model warm-start checkpoints/dupmae checkpoints/warm wiki.jsonl.xz --teacher minilm/",
 )
 def warm_start(
     start: Start,
-    teacher: Annotated[Path, typer.Argument(help="BERT folder that was trained as a mean-pooling sentence encoder.")],
     out: Out,
     texts: Texts,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A mean-pooling sentence encoder with START's tokenizer.")
+    ] = None,
     sample: Annotated[int, typer.Option(min=100, help="Texts to fit on, from the beginning of the files.")] = 4000,
+    restart: Restart = False,
 ) -> None:
-    """Fit the [CLS] projection and the term weights in closed form, so that fine-tuning starts from a useful model."""
-    with _train_extra():
+    """Fit the [CLS] projection and the term weights in closed form, so that fine-tuning starts from a useful model.
+
+    The projection comes near to the teacher's vectors; without a teacher it whitens START's own [CLS] states.
+    """
+    with train_extra():
         from model.checkpoint import load
         from model.corpus import read_texts
-        from model.warm_start import calibrate_terms, fit_projection
+        from model.warm_start import calibrate_terms, fit_projection, mean_pooled, spread_projection
     from itertools import islice
 
+    if out.exists() and not restart:
+        raise TrainingError(f"{out} is there already; name another folder, or give --restart to replace it")
     checkpoint, seen = load(start), list(islice(read_texts(texts), sample))
-    checkpoint.model.eval()
-    try:
-        cosine = fit_projection(checkpoint, load(teacher), seen)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="TEACHER") from error
-    calibrate_terms(checkpoint, seen[: sample // 4])
-    facts = checkpoint.facts.after(f"warm start from {teacher.name}, mean cosine {cosine:.3f}")
-    checkpoint._replace(facts=facts).save(out)
-    typer.echo(f"{out}: mean cosine of [CLS] vectors to the teacher's {cosine:.3f}")
+    if teacher:
+        try:
+            cosine = fit_projection(checkpoint, mean_pooled(load(teacher).model.encoder.eval()), seen)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--teacher") from error
+        run = f"warm start from {teacher.name}, mean cosine {cosine:.3f}"
+    else:
+        spread_projection(checkpoint, seen)
+        run = "warm start, whitened"
+    calibrate_terms(checkpoint, seen[: max(100, sample // 4)])
+    checkpoint._replace(facts=checkpoint.facts.after(run)).save(out)
+    typer.echo(f"{out}: {run}")
 
 
-@app.command(epilog="Example: dupmae model finetune checkpoints/warm checkpoints/fused train.jsonl -s steps=500")
+@app.command(
+    epilog="Example: dupmae model finetune checkpoints/warm checkpoints/fused train.jsonl --steps 500 --dev dev.jsonl"
+)
+@flags(FinetuneOptions)
 def finetune(
     start: Start,
     out: Out,
     files: Annotated[list[Path], typer.Argument(help='{"query", "pos": [..], "neg": [..]} a line.')],
-    set_: Options = None,
+    options: FinetuneOptions,
+    restart: Restart = False,
+    dense_dim: DenseDim = None,
+    activation: ActivationRule = None,
+    dev: Annotated[Path | None, typer.Option(help="Held-out records; nDCG@10 on them goes to the log.")] = None,
 ) -> None:
-    """Train on queries and passages with the fused score. Losses go to OUT.log.jsonl."""
-    with _train_extra():
+    """Train on queries and passages with the fused score, with or without a teacher's scores.
+
+    OUT.run gets what `pretrain` leaves there, and an interrupted run goes on in the same way.
+    """
+    with train_extra():
         from model import finetune as loop
-        from model.checkpoint import load
-    options = _options(loop.FinetuneOptions, set_ or [])
-    loop.finetune(load(start), files, options, _log(out)).save(out)
+        from model.checkpoint import load, with_heads
+        from model.distributed import joined
+        from model.records import Records
+    with joined(options.device) as ranks:
+        run = begin(out, restart, ranks)
+        torch_seed(options.seed)
+        checkpoint = with_heads(load(start), dense_dim=dense_dim, activation=activation)
+        records = [Records(file) for file in files]
+        for file in records:
+            if file.skipped and ranks.is_first:
+                left_out = ", ".join(f"{count} {what}" for what, count in file.skipped.items())
+                typer.echo(f"{file.path}: left out {left_out}", err=True)
+        held_out = Records(dev) if dev else None
+        trained = loop.finetune(checkpoint, records, options, ranks, run, dev=held_out)
+        if ranks.is_first:
+            finish(trained, out, run)
 
 
 @app.command(epilog="Example: dupmae model export checkpoints/fused my-model --precision int8")
@@ -109,7 +179,7 @@ def export(
     texts: Annotated[Path | None, typer.Option(help="Texts to compare on; else docstrings of Python.")] = None,
 ) -> None:
     """Write the artifact of a checkpoint, after comparing it with PyTorch on real text."""
-    with _train_extra():
+    with train_extra():
         from model.checkpoint import load
         from model.corpus import read_texts
         from model.export import default_facts, docstrings, read_facts
@@ -132,8 +202,41 @@ def export(
     typer.echo(f"{out}: {artifact.size / 1e6:.1f} MB, fingerprint {artifact.fingerprint[:12]}")
 
 
+@app.command(epilog="Example: dupmae model score all-mpnet-base-v2/ train.jsonl scored.jsonl --batch 32")
+@flags(ScoreOptions)
+def score(
+    teacher: Annotated[Path, typer.Argument(help="Cross-encoder or bi-encoder of `transformers`, or a checkpoint.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help='{"query", "pos": [..], "neg": [..]} a line.')],
+    out: Annotated[Path, typer.Argument(help="New file: the same records with pos_scores and neg_scores.")],
+    options: ScoreOptions,
+    restart: Restart = False,
+) -> None:
+    """Add a teacher's scores to training records, for `finetune` to distil from.
+
+    An interrupted run goes on where it was when it is started again in the same way.
+    """
+    with train_extra():
+        from model.distributed import joined
+        from model.teacher import load_teacher
+    from model.records import Records, read_examples
+    from model.score import agreement
+    from model.score import score as write
+
+    with joined(options.device) as ranks, Records(source) as records:
+        try:
+            loaded = load_teacher(teacher, options, ranks.device)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        written, resumed = write(loaded, records, out, options, restart=restart)
+        skipped = "".join(f", left out {count:,} {what}" for what, count in records.skipped.items())
+    pairs, right = agreement(read_examples(out))
+    typer.echo(f"{out}: {written:,} records ({resumed:,} of them from the run before){skipped}; {loaded.what}")
+    if pairs:
+        typer.echo(f"A positive is above a negative of its record in {right / pairs:.1%} of {pairs:,} pairs")
+
+
 @contextmanager
-def _train_extra() -> Iterator[None]:
+def train_extra() -> Iterator[None]:
     """Name the extra when one of its packages is missing."""
     try:
         yield
@@ -141,23 +244,31 @@ def _train_extra() -> Iterator[None]:
         raise MissingExtra(f'{error.name} is not installed: pip install "dupmae-search[train]"') from error
 
 
-def _options(kind: "type[M]", pairs: list[str]) -> "M":
-    """A loop's options from NAME=VALUE pairs; what it does not know, or cannot be, is wrong usage."""
-    from pydantic import ValidationError
+def begin(out: Path, restart: bool, ranks: "Ranks") -> Path:
+    """The folder of a run beside its checkpoint; a checkpoint that is there already is not trained over unasked."""
+    run = out.with_name(out.name + ".run")
+    if out.exists() and not restart:
+        raise TrainingError(f"{out} is there already; name another folder, or give --restart to replace it in the end")
+    if ranks.is_first:
+        run.mkdir(parents=True, exist_ok=True)
+        if restart:
+            (run / "state.pt").unlink(missing_ok=True)
+    ranks.wait()
+    return run
 
-    given = dict(pair.partition("=")[::2] for pair in pairs)
-    try:
-        return kind.model_validate_strings(given)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}={e['input']}: {e['msg']}" for e in error.errors())
-        known = ", ".join(kind.model_fields)
-        raise typer.BadParameter(f"{problems}. Options: {known}", param_hint="--set") from error
+
+def finish(trained: "Checkpoint", out: Path, run: Path) -> None:
+    """Write the checkpoint; only then the state is not needed any more."""
+    trained.save(out)
+    (run / "state.pt").unlink(missing_ok=True)
+    typer.echo(f"{out}: written; log and plots are in {run}")
 
 
-def _log(out: Path) -> Path:
-    """The log beside a checkpoint that is not there yet."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.with_name(out.name + ".log.jsonl")
+def torch_seed(seed: int) -> None:
+    """What is drawn before the first step: new heads."""
+    import torch
+
+    torch.manual_seed(seed)
 
 
 def _lines(manifest: "Manifest") -> list[str]:

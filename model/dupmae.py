@@ -5,6 +5,7 @@ a gain and a bias after the maximum, because the balance of the two parts must b
 (gain 1 and bias 0 are the paper). And the kept values pass a ReLU, because a sparse index prunes only values >= 0.
 """
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -70,6 +71,11 @@ class FusedEncoder(nn.Module):
         self.register_buffer("special_ids", torch.tensor(special_ids), persistent=False)
 
     @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.terms.gain.numel()
+
+    @property
     def lpu(self) -> LinearProjectionUnit:
         """The MLM head of `mlm`."""
         head = self.mlm.cls.predictions
@@ -119,7 +125,9 @@ class ClsDecoder(nn.Module):
         self.attention_norm, self.output_norm = nn.LayerNorm(d), nn.LayerNorm(d)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h_cls: Tensor, embeddings: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+    def forward(
+        self, h_cls: Tensor, embeddings: Tensor, positions: Tensor, visible: Tensor, *, norm: nn.Module | None = None
+    ) -> Tensor:
         """Rebuild every position.
 
         Args:
@@ -127,12 +135,15 @@ class ClsDecoder(nn.Module):
             embeddings: (B, L, d), word embeddings of the unmasked text.
             positions: (L, d), position embeddings.
             visible: (B, L, L) bool, row i sees column j.
+            norm: Applied to what it reads but `h_cls` as context; None is the paper.
 
         Returns:
             (B, L, d).
         """
-        h1 = h_cls[:, None] + positions  # (B, L, d)
-        h2 = torch.cat([h_cls[:, None], embeddings[:, 1:] + positions[1:]], dim=1)  # (B, L, d)
+        h1, context = h_cls[:, None] + positions, embeddings[:, 1:] + positions[1:]  # (B, L, d), (B, L - 1, d)
+        if norm is not None:
+            h1, context = norm(h1), norm(context)
+        h2 = torch.cat([h_cls[:, None], context], dim=1)  # (B, L, d)
         q, k, v = (self._split(layer(x)) for layer, x in ((self.query, h1), (self.key, h2), (self.value, h2)))
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None])  # (B, H, L, d / H)
         attended = self.attention_norm(h1 + self.dropout(self.out(seen.transpose(1, 2).flatten(2))))
@@ -145,42 +156,75 @@ class ClsDecoder(nn.Module):
 
 
 class Batch(NamedTuple):
-    """One pre-training batch, made by `masking.Masker.batch`.
+    """One pre-training batch, or a part of one, made by `masking.Masker.batch`.
 
     Attributes:
         input_ids: (B, L) int64, the original text with [CLS], [SEP] and padding.
         attention_mask: (B, L) int64.
         masked_ids: (B, L) int64, the encoder's input.
-        labels: (B, L) int64, the original id where masked, -100 elsewhere.
+        masked_at: (N,) int64, the masked positions in the flattened (B * L).
+        ordinary_at: (M,) int64, those that hold ordinary tokens.
         visible: (B, L, L) bool, the [CLS] decoder's attention.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     masked_ids: Tensor
-    labels: Tensor
+    masked_at: Tensor
+    ordinary_at: Tensor
     visible: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
-class Weights(NamedTuple):
-    """Factors of the three losses; a term whose factor is 0 is not computed. Defaults: the paper."""
+
+class Counts(NamedTuple):
+    """What the losses of a step are divided by: the predictions in all its parts and on all ranks, each a scalar."""
+
+    masked: Tensor
+    ordinary: Tensor
+    texts: Tensor
+
+    @classmethod
+    def of(cls, *parts: Batch) -> "Counts":
+        """The counts of these parts together.
+
+        >>> part = Batch(*(torch.zeros(2, 3, dtype=torch.long),) * 3, torch.arange(3), torch.arange(4), torch.zeros(()))
+        >>> [count.item() for count in Counts.of(part, part)]
+        [6.0, 8.0, 4.0]
+        """
+        each = ((len(part.masked_at), len(part.ordinary_at), len(part.input_ids)) for part in parts)
+        return cls(*torch.tensor([*each], dtype=torch.float32).sum(0))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which losses there are, and how each is made. Defaults: the paper; the other choices: its released code.
+
+    Attributes:
+        mlm: Factor of the encoder's masked-language loss; a term whose factor is 0 is not computed.
+        cls: Factor of the [CLS] decoder's.
+        bow: Factor of the bag of words' (released code: 0.1).
+        bow_target: Each word of the text's set weighs 1 (`set`), or 1 / the text's number of tokens (`mean`).
+        bow_pool: The maximum is over `unmasked` ordinary tokens, or over `all` positions but the first.
+        decoder_input: The [CLS] decoder reads the `sum` of state or embedding and position, or that sum `normed` by the
+            encoder's embedding norm.
+    """
 
     mlm: float = 1.0
     cls: float = 1.0
     bow: float = 1.0
-
-
-class Losses(NamedTuple):
-    """The three terms, unweighted, and their weighted sum."""
-
-    total: Tensor
-    mlm: Tensor
-    cls: Tensor
-    bow: Tensor
+    bow_target: Literal["set", "mean"] = "set"
+    bow_pool: Literal["unmasked", "all"] = "unmasked"
+    decoder_input: Literal["sum", "normed"] = "sum"
 
 
 class DupMAE(nn.Module):
-    """Encoder, [CLS] decoder and bag-of-words decoder with the pre-training loss (equation 9)."""
+    """Encoder, [CLS] decoder and bag-of-words decoder with the pre-training loss (equation 9).
+
+    RetroMAE is the same network with `bow=0`, plain masked-language training with `cls=0` too.
+    """
 
     def __init__(self, encoder: FusedEncoder) -> None:
         super().__init__()
@@ -188,43 +232,63 @@ class DupMAE(nn.Module):
         self.encoder = encoder
         self.decoder = ClsDecoder(config.hidden_size, config.num_attention_heads, dropout=config.hidden_dropout_prob)
 
-    def forward(self, batch: Batch, weights: Weights) -> Losses:
-        """The losses of one batch, each a scalar averaged over its predictions (texts, for the bag of words)."""
+    def forward(self, batch: Batch, objective: Objective, counts: Counts) -> dict[str, Tensor]:
+        """The losses of one part of a step, which add up over parts and ranks to the step's.
+
+        Returns:
+            `total`, the weighted sum to learn from, and each term unweighted: `mlm` and `cls` in nats a prediction,
+            `bow` in nats a text.
+        """
         hidden = self.encoder.hidden(batch.masked_ids, batch.attention_mask)  # (B, L, d)
-        features = self.encoder.lpu.features(hidden)
-        none = hidden.new_zeros(())
-        mlm = self._mlm(features, batch) if weights.mlm else none
-        cls = self._cls(hidden[:, 0], batch) if weights.cls else none
-        bow = self._bow(features, batch) if weights.bow else none
-        return Losses(weights.mlm * mlm + weights.cls * cls + weights.bow * bow, mlm, cls, bow)
+        features = self.encoder.lpu.features(hidden)  # (B, L, d)
+        terms: dict[str, Tensor] = {}
+        if objective.mlm:
+            terms["mlm"] = self._mlm(features, batch) / counts.masked.clamp(min=1)
+        if objective.cls:
+            terms["cls"] = self._cls(hidden[:, 0], batch, objective) / counts.ordinary.clamp(min=1)
+        if objective.bow:
+            terms["bow"] = self._bow(features, batch, objective) / counts.texts.clamp(min=1)
+        factors = {"mlm": objective.mlm, "cls": objective.cls, "bow": objective.bow}
+        return {"total": torch.stack([factors[name] * term for name, term in terms.items()]).sum(), **terms}
 
     def _mlm(self, features: Tensor, batch: Batch) -> Tensor:
-        lpu, masked = self.encoder.lpu, batch.labels >= 0
-        return cross_entropy(features[masked], lpu.weight, lpu.bias, batch.labels[masked]) / masked.sum().clamp(min=1)
+        lpu, at = self.encoder.lpu, batch.masked_at
+        targets = batch.input_ids.flatten()[at]
+        return cross_entropy(features.flatten(end_dim=1)[at], lpu.weight, lpu.bias, targets)
 
-    def _cls(self, h_cls: Tensor, batch: Batch) -> Tensor:
-        lpu, bert = self.encoder.lpu, self.encoder.mlm.bert.embeddings
+    def _cls(self, h_cls: Tensor, batch: Batch, objective: Objective) -> Tensor:
+        lpu, bert, at = self.encoder.lpu, self.encoder.mlm.bert.embeddings, batch.ordinary_at
         L = batch.input_ids.shape[1]
-        rebuilt = self.decoder(
-            h_cls, bert.word_embeddings(batch.input_ids), bert.position_embeddings.weight[:L], batch.visible
-        )
-        wanted = self.encoder.ordinary(batch.input_ids, batch.attention_mask)  # every token but the special ones
-        total = cross_entropy(lpu.features(rebuilt[wanted]), lpu.weight, lpu.bias, batch.input_ids[wanted])
-        return total / wanted.sum().clamp(min=1)
+        words = bert.word_embeddings(batch.input_ids)  # (B, L, d)
+        places = bert.position_embeddings.weight[:L]  # (L, d)
+        norm = None
+        if objective.decoder_input == "normed":  # what BERT makes of an embedding, type 0 included
+            places, norm = places + bert.token_type_embeddings.weight[0], bert.LayerNorm
+        rebuilt = self.decoder(h_cls, words, places, batch.visible, norm=norm)  # (B, L, d)
+        features = lpu.features(rebuilt.flatten(end_dim=1)[at])  # (M, d): every token but the special ones
+        return cross_entropy(features, lpu.weight, lpu.bias, batch.input_ids.flatten()[at])
 
-    def _bow(self, features: Tensor, batch: Batch) -> Tensor:
+    def _bow(self, features: Tensor, batch: Batch, objective: Objective) -> Tensor:
         lpu, encoder = self.encoder.lpu, self.encoder
-        mu = max_pool(features, lpu.weight, lpu.bias, encoder.ordinary(batch.masked_ids, batch.attention_mask))
-        return bow_loss(mu, batch.input_ids, encoder.ordinary(batch.input_ids, batch.attention_mask))
+        ordinary = encoder.ordinary(batch.input_ids, batch.attention_mask)  # (B, L)
+        if objective.bow_pool == "all":
+            keep = batch.attention_mask.bool().index_fill(1, batch.masked_at.new_zeros(1), False)
+        else:
+            keep = ordinary.flatten().index_fill(0, batch.masked_at, False).view_as(ordinary)
+        mu = max_pool(features, lpu.weight, lpu.bias, keep)  # (B, V)
+        return bow_loss(mu, batch.input_ids, ordinary, mean=objective.bow_target == "mean")
 
 
-def bow_loss(mu: Tensor, input_ids: Tensor, ordinary: Tensor) -> Tensor:
-    """Bag-of-words loss (equation 8): `-sum over the set of the text's tokens of log softmax(mu)`, mean over texts.
+def bow_loss(mu: Tensor, input_ids: Tensor, ordinary: Tensor, *, mean: bool = False) -> Tensor:
+    """Bag-of-words loss (equation 8): `-sum over the set of the text's tokens of log softmax(mu)`, summed over texts.
 
     Args:
         mu: (B, V).
         input_ids: (B, L), the unmasked text.
         ordinary: (B, L) bool, the tokens that count; a repeated one counts once.
+        mean: Divide each text's loss by its number of tokens, as the released code does.
     """
     present = torch.zeros_like(mu).scatter_reduce(1, input_ids, ordinary.to(mu.dtype), reduce="amax")  # (B, V)
-    return -(mu.log_softmax(-1) * present).sum(-1).mean()
+    if mean:
+        present = present / ordinary.sum(1, keepdim=True).clamp(min=1)
+    return -(mu.log_softmax(-1) * present).sum()

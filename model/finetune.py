@@ -1,181 +1,190 @@
-"""Fine-tuning: contrastive on the fused score, the two parts helped by small losses of their own.
+"""Fine-tuning: contrastive on the fused score, the two parts helped by small losses of their own (section 3.3).
 
-The paper trains the sum as a whole (section 3.3). Each part alone is added with a small factor because otherwise the
-one that starts better takes all the gradient, and because `mode=cls` and `mode=ot` are served as well.
+The paper trains the sum as a whole. Each part alone is added with a small factor because otherwise the one that starts
+better takes all the gradient, and because `mode=cls` and `mode=ot` are served as well. Distillation is the paper's
+third stage: the KL divergence between a teacher's scores and ours over each query's positive and negatives.
 """
 
-import json
-import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedTokenizerBase
+from torch.utils.checkpoint import checkpoint as recomputed
 
+from model.candidates import Batches, Candidates, Drawn
 from model.checkpoint import Checkpoint
-from model.corpus import Example, batched, read_examples
+from model.distributed import Ranks
 from model.dupmae import DupMAE, FusedEncoder, Sparse
-from model.lines import SourceError
-from model.pretrain import linear_schedule
+from model.judge import judge
+from model.loop import Task, check_length, group, train
+from model.options import FinetuneOptions, TrainingError
+from model.records import Records
 
 
-class FinetuneOptions(BaseModel):
-    """What fine-tuning does; learning rates are per group because the heads are new and the body is not."""
+def finetune(
+    start: Checkpoint,
+    files: Sequence[Records],
+    options: FinetuneOptions,
+    ranks: Ranks,
+    folder: Path,
+    *,
+    dev: Records | None = None,
+) -> Checkpoint:
+    """Train a checkpoint's encoder in place and return it with a line added to its history.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Args:
+        start: Where to start.
+        files: Training records. A batch comes from one file, so that its passages are like each other.
+        options: What to do.
+        ranks: This process among others.
+        folder: Gets log, plots and the state that an interrupted run goes on from.
+        dev: Held-out records to measure nDCG@10 on now and then.
 
-    steps: int = Field(1000, ge=1)
-    batch_size: int = Field(32, ge=2, description="Queries a step; every passage of the batch is a candidate for each.")
-    negatives: int = Field(1, ge=0, description="Hard negatives a query, drawn from its record.")
-    query_tokens: int = Field(48, ge=4)
-    document_tokens: int = Field(144, ge=8)
-    k_query: int = Field(128, ge=1, description="Terms a query keeps.")
-    k_document: int = Field(384, ge=1, description="Terms a passage keeps.")
-    learning_rate: float = Field(2e-5, gt=0, description="Of the body.")
-    head_learning_rate: float = Field(2e-4, gt=0, description="Of W_cls and the LPU.")
-    term_learning_rate: float = Field(5e-3, gt=0, description="Of gains and biases of terms.")
-    warmup: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    part_weight: float = Field(0.3, ge=0, description="Factor of the CLS-only and the OT-only loss.")
-    query_sparsity: float = Field(0.003, ge=0, description="Factor of FLOPS regularization of queries.")
-    document_sparsity: float = Field(0.001, ge=0, description="The same for passages.")
-    seed: int = 0
+    Raises:
+        TrainingError: See `loop.train`; or the batch cannot be divided over ranks; or scores of a teacher are missing.
+        SourceError: A file has fewer records than a batch.
+    """
+    encoder = start.model.encoder
+    for name in ("k_query", "k_document"):
+        if (k := getattr(options, name)) > encoder.vocabulary_size:
+            raise TrainingError(f"{name}={k}, but the vocabulary has {encoder.vocabulary_size} entries")
+    for name in ("query_tokens", "document_tokens"):
+        check_length(name, getattr(options, name), encoder)
+
+    def measure(step: int) -> dict[str, float] | None:
+        due = dev and ranks.is_first and (step % options.dev_every == 0 or step == options.steps)
+        return judge(encoder, start.tokenizer, dev, options) if dev and due else None
+
+    task = Task(
+        name="finetune",
+        network=_Finetuning(encoder, options, ranks),
+        groups=_groups(start.model, options),
+        parts=Batches(files, start.tokenizer, options, ranks).parts,
+        count=lambda parts: torch.tensor([len(parts[0].query_ids), parts[0].tokens], dtype=torch.float32),
+        made_by={"data": [file.digest for file in files], "start": list(start.facts.history)},
+        measure=measure,
+    )
+    train(task, options, ranks, folder)
+    known = options.model_dump(include={"k_query", "k_document", "query_tokens", "document_tokens"})
+    return start._replace(facts=start.facts.after(f"finetune {options.model_dump_json()}", **known))
 
 
 class Encoded(NamedTuple):
-    """`cls` (B, d') and `ot` (B, V) of a batch of texts."""
+    """`cls` (N, d') and `ot` (N, V) of some texts."""
 
     cls: Tensor
     ot: Tensor
 
 
-def finetune(checkpoint: Checkpoint, paths: Sequence[Path], options: FinetuneOptions, log: Path) -> Checkpoint:
-    """Train in place and return the checkpoint with a line added to its history.
+def scores(queries: Encoded, passages: Encoded) -> tuple[Tensor, Tensor]:
+    """The CLS and the OT part of every query's score with every passage, each (B, M) float32."""
+    return (queries.cls @ passages.cls.t()).float(), (queries.ot @ passages.ot.t()).float()
+
+
+def contrast(scores: Tensor, target: Tensor, ignored: Tensor) -> Tensor:
+    """Sum over queries of the cross-entropy of (B, M) scores against the right column, without `ignored` ones."""
+    return F.cross_entropy(scores.masked_fill(ignored, float("-inf")), target, reduction="sum")
+
+
+def distill(scores: Tensor, group: Tensor, teacher: Tensor) -> Tensor:
+    """Sum over queries of KL(teacher || student) over each query's own passages.
 
     Args:
-        checkpoint: Where to start.
-        paths: Files of `corpus.read_examples`. A batch comes from one file, so that its passages are like each other.
-        options: What to do.
-        log: JSON lines, one a step.
+        scores: (B, M).
+        group: (B, G) int64, columns of a query's positive and negatives; -1 where it has fewer.
+        teacher: (B, G), the teacher's scores of them.
     """
-    torch.manual_seed(options.seed)
-    model, tokenizer, facts = checkpoint
-    optimizer = AdamW(_groups(model, options), weight_decay=options.weight_decay)
-    schedule = LambdaLR(optimizer, linear_schedule(options.steps, options.warmup))
-
-    # ---- the loop
-    model.train()
-    batches = _batches([list(read_examples(path)) for path in paths], options)
-    with log.open("a") as lines:
-        for step in range(1, options.steps + 1):
-            start = time.perf_counter()
-            record = _step(model.encoder, tokenizer, next(batches), options)
-            norm = nn.utils.clip_grad_norm_(model.encoder.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            schedule.step()
-            record |= {"norm": norm.item(), "seconds": time.perf_counter() - start}
-            rounded = {name: round(value, 4) for name, value in record.items()}
-            print(json.dumps({"step": step, **rounded}), file=lines, flush=True)
-    return Checkpoint(model, tokenizer, facts.after(f"finetune {options.model_dump_json()}"))
+    missing = group < 0
+    ours = scores.gather(1, group.clamp(min=0)).masked_fill(missing, float("-inf")).log_softmax(1)
+    theirs = teacher.masked_fill(missing, float("-inf")).log_softmax(1)
+    each = theirs.exp() * (theirs - ours)
+    return each.masked_fill(missing, 0).sum()
 
 
-class Candidates(NamedTuple):
-    """A batch: `queries`, every passage once in `passages`, and which of them are relevant to which query.
+def flops(ot: Tensor, weight: Tensor) -> Tensor:
+    """Sum over the vocabulary of the squared mean activation: the expected cost of a sparse product (SPLADE).
 
-    `target` (B,) is the column of the positive drawn; `ignored` (B, M) bool marks the query's other positives, which
-    are neither right nor wrong.
+    Args:
+        ot: (N, V).
+        weight: (N,), 1 for rows that count, 0 for repeated ones.
     """
-
-    queries: list[str]
-    passages: list[str]
-    target: Tensor
-    ignored: Tensor
+    return ((weight @ ot) / weight.sum()).square().sum()
 
 
-def candidates(examples: Sequence[Example], negatives: int, rng: random.Random) -> Candidates:
-    """Draw a positive and `negatives` negatives for each example; equal passages are one column.
+class _Finetuning(nn.Module):
+    """The losses of a batch of candidates, as the loop calls it."""
 
-    >>> batch = candidates([Example("q", ("a",), ("b",)), Example("r", ("b", "a"))], 1, random.Random(0))
-    >>> batch.passages, batch.target.tolist(), batch.ignored.tolist()
-    (['a', 'b'], [0, 0], [[False, False], [False, True]])
-    """
-    drawn = [rng.choice(example.positives) for example in examples]
-    hard = [p for e in examples for p in rng.sample(e.negatives, min(negatives, len(e.negatives)))]
-    columns = {passage: column for column, passage in enumerate(dict.fromkeys([*drawn, *hard]))}
-    target = torch.tensor([columns[passage] for passage in drawn])
-    ignored = torch.zeros(len(examples), len(columns), dtype=torch.bool)
-    for row, example in enumerate(examples):
-        for passage in example.positives:
-            if passage in columns:
-                ignored[row, columns[passage]] = True
-    ignored[torch.arange(len(examples)), target] = False
-    return Candidates([e.query for e in examples], list(columns), target, ignored)
+    def __init__(self, encoder: FusedEncoder, options: FinetuneOptions, ranks: Ranks) -> None:
+        super().__init__()
+        self.encoder, self.options, self.ranks = encoder, options, ranks
 
+    def forward(self, drawn: Drawn, counts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Losses and other means over the queries of all ranks, this rank's share of them."""
+        options, (queries_in_all,) = self.options, counts
+        everyone = Candidates.gathered(drawn, self.ranks)
 
-def fused_loss(
-    query: Encoded, passage: Encoded, batch: Candidates, part_weight: float
-) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the fused scores (B, M), plus `part_weight` times that of each part alone."""
-    cls, ot = (
-        (one @ other.t()).masked_fill(batch.ignored, float("-inf"))
-        for one, other in ((query.cls, passage.cls), (query.ot, passage.ot))
-    )
-    fused, only_cls, only_ot = (F.cross_entropy(scores, batch.target) for scores in (cls + ot, cls, ot))
-    hit = ((cls + ot).argmax(1) == batch.target).float().mean()
-    numbers = {"fused": fused.item(), "cls": only_cls.item(), "ot": only_ot.item(), "accuracy": hit.item()}
-    return fused + part_weight * (only_cls + only_ot), numbers
+        # ---- encode this rank's texts, take the other ranks' passages
+        query = self._encode(drawn.query_ids, drawn.query_mask, options.k_query)
+        own = self._encode(drawn.passage_ids, drawn.passage_mask, options.k_document)
+        passage = self._gather(own, everyone.size)  # (M, ..)
 
+        # ---- scores and losses
+        cls, ot = scores(self._dense(query), passage)  # (B, M) each
+        fused = cls + ot
+        columns = everyone.target, everyone.ignored
+        terms = {"fused": contrast(fused, *columns), "cls": contrast(cls, *columns), "ot": contrast(ot, *columns)}
+        total = options.contrast_weight * (terms["fused"] + options.part_weight * (terms["cls"] + terms["ot"]))
+        if options.distill_weight:
+            terms["distill"] = distill(fused, everyone.group, drawn.teacher / options.temperature)
+            total = total + options.distill_weight * terms["distill"]
 
-def flops(ot: Tensor) -> Tensor:
-    """Sum over the vocabulary of the squared mean activation: the expected cost of a sparse product (SPLADE)."""
-    return ot.mean(0).square().sum()
+        # ---- sparsity, over the texts of all ranks, each of which counts its share of it
+        queries = self._gather(query, len(query[0]))
+        alike = torch.ones_like(queries.cls[:, 0])
+        rise = self._rise(drawn.progress) / self.ranks.size
+        sparsity = options.query_sparsity * flops(queries.ot, alike)
+        sparsity = (sparsity + options.document_sparsity * flops(passage.ot, everyone.once)) * rise
 
+        # ---- what the log shows
+        best = fused.masked_fill(everyone.ignored, float("-inf")).argmax(1)
+        terms["accuracy"] = (best == everyone.target).float().sum()
+        terms["query_terms"] = (query[1].values > 0).float().sum()
+        means = {name: value / queries_in_all for name, value in terms.items()}
+        documents = (own[1].values > 0).float().sum(1).mean() / self.ranks.size
+        return {"total": total / queries_in_all + sparsity, **means, "document_terms": documents}
 
-def _step(
-    encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, batch: Candidates, options: FinetuneOptions
-) -> dict[str, float]:
-    query = _encode(encoder, tokenizer, batch.queries, options.query_tokens, options.k_query)
-    passage = _encode(encoder, tokenizer, batch.passages, options.document_tokens, options.k_document)
-    loss, numbers = fused_loss(query, passage, batch, options.part_weight)
-    loss = loss + options.query_sparsity * flops(query.ot) + options.document_sparsity * flops(passage.ot)
-    loss.backward()
-    numbers["query_terms"] = (query.ot > 0).sum(1).float().mean().item()
-    numbers["document_terms"] = (passage.ot > 0).sum(1).float().mean().item()
-    return numbers
+    def _encode(self, ids: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Sparse]:
+        """`cls` (N, d') and the k strongest terms (N, k); chunks are computed again for their gradient."""
+        size = self.options.chunk or len(ids)
+        if size >= len(ids):
+            encoded: tuple[Tensor, Sparse] = self.encoder(ids, mask, k)
+            return encoded
+        parts = [
+            recomputed(self.encoder, ids[at : at + size], mask[at : at + size], k, use_reentrant=False)
+            for at in range(0, len(ids), size)
+        ]
+        cls, bags = zip(*parts, strict=True)
+        return torch.cat(cls), Sparse(*(torch.cat(column) for column in zip(*bags, strict=True)))
 
+    def _gather(self, encoded: tuple[Tensor, Sparse], size: int) -> Encoded:
+        """All ranks' rows, `size` of each: this rank's are filled up with rows of zeros."""
+        cls, bag = encoded
+        rest = size - len(cls)
+        cls, indices, values = (F.pad(tensor, (0, 0, 0, rest)) for tensor in (cls, *bag))
+        indices = self.ranks.gather(indices)
+        return self._dense((self.ranks.gather(cls), Sparse(indices, self.ranks.gather(values))))
 
-def _encode(
-    encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, texts: list[str], tokens: int, k: int
-) -> Encoded:
-    inputs = tokenizer(texts, padding=True, truncation=True, max_length=tokens, return_tensors="pt")
-    cls, bag = encoder(inputs["input_ids"], inputs["attention_mask"], k)
-    sparse: Sparse = bag
-    return Encoded(cls, sparse.dense(encoder.terms.gain.numel()))
+    def _dense(self, encoded: tuple[Tensor, Sparse]) -> Encoded:
+        cls, bag = encoded
+        return Encoded(cls, bag.dense(self.encoder.vocabulary_size))
 
-
-def _batches(files: list[list[Example]], options: FinetuneOptions) -> Iterator[Candidates]:
-    """Endless; files take turns in proportion to the square root of their size, each shuffled anew when used up."""
-    rng = random.Random(options.seed)
-
-    def turns(examples: list[Example]) -> Iterator[list[Example]]:
-        while True:
-            yield from batched(rng.sample(examples, len(examples)), options.batch_size)
-
-    small = [len(examples) for examples in files if len(examples) < options.batch_size]
-    if small:
-        raise SourceError(f"a training file holds {small[0]} examples, fewer than batch_size={options.batch_size}")
-    streams = [turns(examples) for examples in files]
-    while True:
-        stream = rng.choices(streams, weights=[len(examples) ** 0.5 for examples in files])[0]
-        yield candidates(next(stream), options.negatives, rng)
+    def _rise(self, progress: float) -> float:
+        """The factor of sparsity: it rises with time squared, so that terms are learned before they are dropped."""
+        warmup = self.options.sparsity_warmup
+        return min(1.0, progress / warmup) ** 2 if warmup else 1.0
 
 
 def _groups(model: DupMAE, options: FinetuneOptions) -> list[dict[str, object]]:
@@ -186,7 +195,7 @@ def _groups(model: DupMAE, options: FinetuneOptions) -> list[dict[str, object]]:
     taken = {id(p) for p in (*body, *terms)}
     heads = [p for p in encoder.parameters() if id(p) not in taken]
     return [
-        {"params": body, "lr": options.learning_rate},
-        {"params": heads, "lr": options.head_learning_rate},
         {"params": terms, "lr": options.term_learning_rate, "weight_decay": 0.0},
+        *group(heads, options.head_learning_rate, options.weight_decay),
+        *group(body, options.learning_rate, options.weight_decay),
     ]
