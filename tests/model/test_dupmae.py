@@ -1,4 +1,7 @@
-"""The network against literal, slow transcriptions of the paper's equations."""
+"""The network against literal, slow transcriptions of the paper's equations, and of what its released code does."""
+
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -6,17 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from model.dupmae import Batch, DupMAE, FusedEncoder, TermWeights, Weights, bow_loss
-from model.masking import Masker
+from model.dupmae import Batch, Counts, DupMAE, FusedEncoder, Objective, TermWeights, bow_loss
+from model.masking import Corruption, Masker, Unit
 
-TEXTS = ["the king of the island had a horse", "how do i compress a file", "the speed of sound in air, air and air"]
-
-
-@pytest.fixture
-def batch(tiny_tokenizer: PreTrainedTokenizerFast) -> Batch:
-    return Masker(tiny_tokenizer).batch(
-        [tiny_tokenizer(text)["input_ids"] for text in TEXTS], torch.Generator().manual_seed(0)
-    )
+TEXTS = [
+    "the king of the island had a horse",
+    "how do i compress a file",
+    "the speed of sound in air, air and air \u2603",
+    "energy",
+    "airplanes and engines",
+]
+PAPER = Objective()
+RELEASED = Objective(bow=0.1, bow_target="mean", bow_pool="all", decoder_input="normed")
 
 
 @pytest.fixture
@@ -25,71 +29,184 @@ def dupmae(tiny_network: FusedEncoder) -> DupMAE:
     return DupMAE(tiny_network).eval()
 
 
-def test_bag_of_words_loss_is_the_equation_token_by_token() -> None:
-    mu = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
-    ids = torch.tensor([[1, 4, 4, 2], [1, 7, 2, 0]])
-    ordinary = torch.tensor([[0, 1, 1, 0], [0, 1, 0, 0]]).bool()
-    by_hand = 0.0
-    for row, tokens in enumerate(({4}, {7})):  # the set: 4 counts once
-        exponentials = [torch.exp(value) for value in mu[row]]
-        by_hand -= sum(torch.log(exponentials[token] / sum(exponentials)).item() for token in tokens)
-    assert bow_loss(mu, ids, ordinary).item() == pytest.approx(by_hand / 2, abs=1e-5)
+@pytest.fixture
+def batch(tiny_tokenizer: PreTrainedTokenizerFast) -> Batch:
+    return masked(Masker(tiny_tokenizer), tiny_tokenizer)
 
 
-def test_cls_decoder_is_attention_row_by_row_over_what_the_row_sees(dupmae: DupMAE, batch: Batch) -> None:
-    decoder, (B, L) = dupmae.decoder, batch.input_ids.shape
-    embeddings = dupmae.encoder.mlm.bert.embeddings.word_embeddings(batch.input_ids)
-    positions = dupmae.encoder.mlm.bert.embeddings.position_embeddings.weight[:L]
-    h_cls = torch.randn(B, 32, generator=torch.Generator().manual_seed(1))
-    ours = decoder(h_cls, embeddings, positions, batch.visible)
-    for b in range(B):
-        for i in range(L):
-            torch.testing.assert_close(
-                ours[b, i],
-                _decode_one(dupmae, h_cls[b], embeddings[b], positions, batch.visible[b, i], i),
-                atol=1e-5,
-                rtol=1e-4,
-            )
+def masked(masker: Masker, tokenizer: PreTrainedTokenizerFast, rows: slice = slice(None)) -> Batch:
+    return masker.batch([tokenizer(text)["input_ids"] for text in TEXTS][rows], range(len(TEXTS))[rows])
 
 
-def _decode_one(dupmae: DupMAE, h_cls: Tensor, embeddings: Tensor, positions: Tensor, sees: Tensor, i: int) -> Tensor:
-    decoder, width = dupmae.decoder, 8
-    query = h_cls + positions[i]
-    context = [h_cls if j == 0 else embeddings[j] + positions[j] for j in range(len(sees)) if sees[j]]
-    heads = []
+# ---- the equations, one text, one position, one vocabulary entry at a time
+
+
+def literal(dupmae: DupMAE, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+    """Every loss by hand on unpadded texts, with transformers' own MLM head and no mask but Python's `if`."""
+    mlm, special = dupmae.encoder.mlm, set(dupmae.encoder.special_ids.tolist())
+    L, hidden_at = batch.input_ids.shape[1], set(batch.masked_at.tolist())
+    mlm_terms, cls_terms, bow_terms = list[Tensor](), list[Tensor](), list[Tensor]()
+    for b, n in enumerate(batch.attention_mask.sum(1).tolist()):
+        x = batch.input_ids[b, :n].tolist()
+        ordinary = [i for i in range(n) if x[i] not in special]
+        hidden = [i for i in range(n) if b * L + i in hidden_at]
+        output = mlm(input_ids=batch.masked_ids[b : b + 1, :n], output_hidden_states=True)
+        logits, h_cls = output.logits[0], output.hidden_states[-1][0, 0]
+        # the encoder: the masked tokens
+        mlm_terms += [surprise(logits[i], x[i]) for i in hidden]
+        # enhanced decoding, equations 4 to 6 of RetroMAE: every token
+        queries, context = streams(dupmae, h_cls, x, objective)
+        for i in ordinary:
+            seen = [j for j in range(n) if batch.visible[b, i, j]]
+            assert 0 in seen
+            assert i not in seen
+            cls_terms.append(surprise(mlm.cls(decoded(dupmae, queries[i], [context[j] for j in seen])), x[i]))
+        # bag of words, equations 7 and 8
+        pooled = range(1, n) if objective.bow_pool == "all" else [i for i in ordinary if i not in hidden]
+        scores = logits[list(pooled)]  # [PAD] scores the same everywhere: the first of equals wins, as in the network
+        mu = torch.stack([max(column.unbind(), key=Tensor.item) for column in scores.t()])
+        loss = torch.stack([surprise(mu, token) for token in {x[i] for i in ordinary}]).sum()
+        bow_terms.append(loss / len(ordinary) if objective.bow_target == "mean" else loss)
+    terms = {"mlm": mlm_terms, "cls": cls_terms, "bow": bow_terms}
+    return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+
+def surprise(scores: Tensor, token: int) -> Tensor:
+    exponentials = scores.exp()
+    return -torch.log(exponentials[token] / exponentials.sum())
+
+
+def streams(dupmae: DupMAE, h_cls: Tensor, x: list[int], objective: Objective) -> tuple[list[Tensor], list[Tensor]]:
+    """H1 and H2, with [CLS] in the place of the first token."""
+    embeddings = dupmae.encoder.mlm.bert.embeddings
+    if objective.decoder_input == "normed":
+        queries = list(embeddings(inputs_embeds=h_cls.expand(1, len(x), -1))[0])
+        context = list(embeddings(input_ids=torch.tensor([x]))[0])
+    else:
+        places = embeddings.position_embeddings.weight
+        queries = [h_cls + places[i] for i in range(len(x))]
+        context = [embeddings.word_embeddings.weight[token] + places[i] for i, token in enumerate(x)]
+    return queries, [h_cls, *context[1:]]
+
+
+def decoded(dupmae: DupMAE, query: Tensor, context: Sequence[Tensor]) -> Tensor:
+    decoder, heads = dupmae.decoder, []
+    width = len(query) // decoder.heads
     for head in range(decoder.heads):
         part = slice(head * width, (head + 1) * width)
         q = decoder.query(query)[part]
-        scores = torch.stack([q @ decoder.key(c)[part] / width**0.5 for c in context])
-        heads.append(sum(w * decoder.value(c)[part] for w, c in zip(scores.softmax(0), context, strict=True)))
+        weights = torch.stack([q @ decoder.key(c)[part] / width**0.5 for c in context]).softmax(0)
+        heads.append(torch.stack([w * decoder.value(c)[part] for w, c in zip(weights, context, strict=True)]).sum(0))
     attended = decoder.attention_norm(query + decoder.out(torch.cat(heads)))
-    result: Tensor = decoder.output_norm(attended + decoder.outer(F.gelu(decoder.inner(attended))))
-    return result
+    output: Tensor = decoder.output_norm(attended + decoder.outer(F.gelu(decoder.inner(attended))))
+    return output
 
 
-def test_a_token_does_not_reach_its_own_reconstruction(dupmae: DupMAE, batch: Batch) -> None:
-    L = batch.input_ids.shape[1]
+def gradients(dupmae: DupMAE, total: Tensor) -> dict[str, Tensor]:
+    names, parameters = zip(*dupmae.named_parameters(), strict=True)
+    found = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+def assert_close(ours: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert ours.keys() == wanted.keys()
+    for name, value in wanted.items():
+        complaint = partial("{}: {}".format, name)
+        torch.testing.assert_close(ours[name], value, atol=2e-5, rtol=2e-4, msg=complaint)
+
+
+@pytest.mark.parametrize(
+    ("objective", "corruption", "unit"),
+    [
+        pytest.param(PAPER, "mask", "token", id="paper"),
+        pytest.param(PAPER, "bert", "token", id="corruption=bert"),
+        pytest.param(PAPER, "mask", "word", id="decoder_unit=word"),
+        pytest.param(Objective(decoder_input="normed"), "mask", "token", id="decoder_input=normed"),
+        pytest.param(Objective(bow_target="mean"), "mask", "token", id="bow_target=mean"),
+        pytest.param(Objective(bow_pool="all"), "mask", "token", id="bow_pool=all"),
+        pytest.param(Objective(0.5, 2.0, 0.1), "mask", "token", id="weights"),
+        pytest.param(RELEASED, "bert", "word", id="released code"),
+    ],
+)
+def test_losses_and_their_gradients_are_the_equations_token_by_token(
+    objective: Objective,
+    corruption: Corruption,
+    unit: Unit,
+    dupmae: DupMAE,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    batch = masked(Masker(tiny_tokenizer, corruption=corruption, unit=unit), tiny_tokenizer)
+    ours, terms = dupmae(batch, objective, Counts.of(batch)), literal(dupmae, batch, objective)
+    total = objective.mlm * terms["mlm"] + objective.cls * terms["cls"] + objective.bow * terms["bow"]
+    assert_close(ours, {"total": total, **terms})
+    assert_close(gradients(dupmae, ours["total"]), gradients(dupmae, total))
+
+
+def test_the_choices_are_different_losses(dupmae: DupMAE, batch: Batch) -> None:
+    counts = Counts.of(batch)
+    paper, released = dupmae(batch, PAPER, counts), dupmae(batch, RELEASED, counts)
+    pooled_alike = dupmae(batch, Objective(bow_pool="all"), counts)
+    assert paper["mlm"] == released["mlm"]
+    assert abs(paper["cls"] - released["cls"]) > 1e-3
+    assert abs(paper["bow"] - pooled_alike["bow"]) > 1e-3
+
+
+@pytest.mark.parametrize("ends", [(2, 3), (1, 2, 3, 4)])
+def test_the_losses_of_parts_add_up_to_those_of_the_whole(
+    ends: tuple[int, ...], dupmae: DupMAE, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    masker = Masker(tiny_tokenizer)
+    whole = masked(masker, tiny_tokenizer)
+    parts = [masked(masker, tiny_tokenizer, slice(*se)) for se in zip((0, *ends), (*ends, len(TEXTS)), strict=True)]
+    assert len({part.input_ids.shape[1] for part in parts}) > 1, "they are padded differently"
+    counts = Counts.of(*parts)
+    assert [count.item() for count in counts] == [count.item() for count in Counts.of(whole)]
+    each = [dupmae(part, PAPER, counts) for part in parts]
+    summed = {name: torch.stack([losses[name] for losses in each]).sum() for name in each[0]}
+    wanted = dupmae(whole, PAPER, counts)
+    assert_close(summed, wanted)
+    assert_close(gradients(dupmae, summed["total"]), gradients(dupmae, wanted["total"]))
+
+
+@pytest.mark.parametrize("left", ["mlm", "cls", "bow"])
+def test_a_term_of_weight_zero_is_not_computed(left: str, dupmae: DupMAE, batch: Batch) -> None:
+    mlm, cls, bow = (0.5 if left == name else 0.0 for name in ("mlm", "cls", "bow"))
+    losses = dupmae(batch, Objective(mlm, cls, bow), Counts.of(batch))
+    assert losses.keys() == {"total", left}
+    assert losses["total"].item() == pytest.approx(0.5 * losses[left].item())
+
+
+def test_a_batch_without_a_masked_word_has_no_loss_for_it(
+    dupmae: DupMAE, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    batch = masked(Masker(tiny_tokenizer), tiny_tokenizer, slice(3, 4))  # one word, which stays in sight
+    losses = dupmae(batch, PAPER, Counts.of(batch))
+    assert losses["mlm"].item() == 0
+    assert all(value.isfinite().all() for value in gradients(dupmae, losses["total"]).values())
+
+
+def test_a_repeated_word_counts_once_in_the_bag() -> None:
+    mu = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[1, 4, 4, 2], [1, 7, 2, 0]])
+    ordinary = torch.tensor([[0, 1, 1, 0], [0, 1, 0, 0]]).bool()
+    by_hand = surprise(mu[0], 4), surprise(mu[1], 7)
+    torch.testing.assert_close(bow_loss(mu, ids, ordinary), by_hand[0] + by_hand[1])
+    torch.testing.assert_close(bow_loss(mu, ids, ordinary, mean=True), by_hand[0] / 2 + by_hand[1])
+
+
+@pytest.mark.parametrize("norm", [None, torch.nn.LayerNorm(32)])
+def test_a_token_does_not_reach_its_own_reconstruction(
+    norm: torch.nn.Module | None, dupmae: DupMAE, batch: Batch
+) -> None:
+    B, L = batch.input_ids.shape
     embeddings = dupmae.encoder.mlm.bert.embeddings.word_embeddings(batch.input_ids).detach().requires_grad_()
     positions = dupmae.encoder.mlm.bert.embeddings.position_embeddings.weight[:L].detach()
-    rebuilt = dupmae.decoder(torch.zeros(3, 32), embeddings, positions, batch.visible)
+    rebuilt = dupmae.decoder(torch.zeros(B, 32), embeddings, positions, batch.visible, norm=norm)
     (gradient,) = torch.autograd.grad(rebuilt[0, 4].square() @ torch.arange(32.0), embeddings)
-    reached = gradient[0].abs().sum(-1) > 0
-    assert not reached[4]
-    assert torch.equal(reached[1:], batch.visible[0, 4, 1:])
-
-
-def test_the_total_is_the_weighted_sum_and_a_term_of_weight_zero_is_not_computed(dupmae: DupMAE, batch: Batch) -> None:
-    losses = dupmae(batch, Weights(1.0, 0.5, 0.1))
-    assert losses.total.item() == pytest.approx(losses.mlm.item() + 0.5 * losses.cls.item() + 0.1 * losses.bow.item())
-    only = dupmae(batch, Weights(1.0, 0.0, 0.0))
-    assert (only.cls.item(), only.bow.item()) == (0.0, 0.0)
-    assert only.total.item() == pytest.approx(losses.mlm.item())
-
-
-def test_masked_and_special_positions_stay_out_of_the_pool(tiny_network: FusedEncoder, batch: Batch) -> None:
-    keep = tiny_network.ordinary(batch.masked_ids, batch.attention_mask)
-    assert not keep[torch.isin(batch.masked_ids, tiny_network.special_ids)].any()
-    assert keep.sum() == (~torch.isin(batch.masked_ids, tiny_network.special_ids)).sum()
+    reached = gradient.abs().sum(-1) > 0
+    assert not reached[0, 4]
+    assert torch.equal(reached[0, 1:], batch.visible[0, 4, 1:])
+    assert not reached[1:].any(), "another text"
 
 
 def test_the_bag_equals_pooling_everything_and_then_keeping_the_top(tiny_network: FusedEncoder, batch: Batch) -> None:
