@@ -1,15 +1,16 @@
-"""Training text and records, streamed."""
+"""Training text, streamed."""
 
 import gzip
 import json
 import lzma
-from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from model.corpus import batched, forever, read_texts, sequences, shuffled
-from model.lines import SourceError
+from model.corpus import read_texts, sequences
+from model.lines import MAX_LINE_BYTES, SourceError
 
 
 def test_texts_come_from_json_lines_and_plain_text_packed_or_not(tmp_path: Path) -> None:
@@ -21,31 +22,54 @@ def test_texts_come_from_json_lines_and_plain_text_packed_or_not(tmp_path: Path)
     assert texts == ["Gull\nA seabird.", "Gull\nA seabird.", "One line.", "Another."]
 
 
-@pytest.mark.parametrize("line", ["not json", '{"title": "no text"}', '{"text": null}', "[1]"])
-def test_a_line_that_is_no_text_is_named_with_its_place(tmp_path: Path, line: str) -> None:
+def test_blank_lines_and_blank_texts_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "good"}\n\n{"title": null, "text": "  "}\n  \r\n{"text": "better"}\n\n')
+    assert [text.strip() for text in read_texts([path])] == ["good", "better"]
+
+
+BAD = [
+    b"not json",
+    b'{"title": "no text"}',
+    b'{"text": null}',
+    b"[1]",
+    b"[" * 100_000,
+    b'{"text": "\\ud800 x"}',
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("line", BAD, ids=range(len(BAD)))
+def test_a_line_that_is_no_text_is_named_with_its_place(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "bad.jsonl"
-    path.write_text('{"text": "good"}\n' + line + "\n")
+    path.write_bytes(b'{"text": "good"}\n' + line + b"\n")
     with pytest.raises(SourceError, match=r"bad\.jsonl:2: want UTF-8 text or JSON"):
         list(read_texts([path]))
 
 
-def test_no_token_is_lost_and_no_sequence_is_too_long() -> None:
-    texts = ["a b c d e f g\nh i\nj", "k\n\nl m n o p q"]
-    runs = list(sequences(texts, str.split, 4))
-    assert all(0 < len(run) <= 4 for run in runs)
-    assert [token for run in runs for token in run] == " ".join(texts).split()
+@pytest.mark.parametrize("name", ["bad.txt", "bad.jsonl"])
+def test_a_line_longer_than_a_record_is_refused_rather_than_cut(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"a" * (MAX_LINE_BYTES + 1))
+    with pytest.raises(SourceError, match=r"bad\.\w+:1: .*longer than 16 MiB"):
+        list(read_texts([path]))
 
 
-def test_shuffling_keeps_every_item_and_repeats_for_a_seed() -> None:
-    items = list(range(1000))
-    one, same, other = (list(shuffled(items, window=64, seed=seed)) for seed in (1, 1, 2))
-    assert one == same != other
-    assert Counter(one) == Counter(items)
-    assert one != items
+def test_a_missing_file_and_a_cut_archive_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.txt: No such file"):
+        list(read_texts([tmp_path / "none.txt"]))
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"text\n" * 1000)[:-9])
+    with pytest.raises(SourceError, match=r"cut\.txt\.gz: damaged or incomplete"):
+        list(read_texts([tmp_path / "cut.txt.gz"]))
 
 
-def test_epochs_follow_each_other_and_too_little_data_is_an_error() -> None:
-    stream = forever(lambda epoch: batched([epoch] * 5, 2))
-    assert [next(stream) for _ in range(3)] == [[0, 0], [0, 0], [1, 1]]
-    with pytest.raises(SourceError, match="not even one batch"):
-        next(forever(lambda _: batched([1], 2)))
+@given(paragraphs=st.lists(st.lists(st.integers(0, 9), max_size=12)), max_tokens=st.integers(1, 8))
+def test_no_token_is_lost_and_no_run_is_too_long(paragraphs: list[list[int]], max_tokens: int) -> None:
+    runs = list(sequences(paragraphs, max_tokens))
+    assert all(0 < len(run) <= max_tokens for run in runs)
+    assert [token for run in runs for token in run] == [token for paragraph in paragraphs for token in paragraph]
+
+
+def test_a_paragraph_is_cut_only_if_it_is_longer_than_a_run() -> None:
+    paragraphs = [list("abc"), list("de"), list("fghi"), list("jklmnop"), list("q")]
+    assert list(map("".join, sequences(paragraphs, 4))) == ["abc", "de", "fghi", "jklm", "nopq"]
