@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from model import checkpoint
 from model.artifact import (
     FORMAT_VERSION,
     GRAPH,
@@ -61,10 +62,21 @@ class Facts(BaseModel):
     compatible_with: dict[str, float] = {}
 
 
-def default_facts(name: str, encoder: FusedEncoder) -> Facts:
-    """Facts for someone who has said nothing: the usual lengths, as far as the network has positions."""
-    positions = encoder.mlm.config.max_position_embeddings
-    return Facts(name=name, max_query_tokens=min(64, positions), max_document_tokens=min(256, positions))
+def default_facts(name: str, encoder: FusedEncoder, known: checkpoint.Facts | None = None) -> Facts:
+    """Facts for someone who has said nothing: what training used or measured, as far as that is `known`.
+
+    Else the usual lengths, as far as the network has positions.
+    """
+    positions, facts = encoder.mlm.config.max_position_embeddings, known or checkpoint.Facts()
+    said = {
+        "k_query": facts.k_query,
+        "k_document": facts.k_document,
+        "max_query_tokens": facts.query_tokens or min(64, positions),
+        "max_document_tokens": facts.document_tokens or min(256, positions),
+        "training": {"runs": list(facts.history)} if facts.history else {},
+        "evaluation": facts.evaluation,
+    }
+    return Facts.model_validate({"name": name, **{key: value for key, value in said.items() if value is not None}})
 
 
 def read_facts(file: Path) -> Facts:
