@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import onnx_ir as ir
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -79,14 +79,15 @@ def default_facts(name: str, encoder: FusedEncoder, known: checkpoint.Facts | No
     return Facts.model_validate({"name": name, **{key: value for key, value in said.items() if value is not None}})
 
 
-def read_facts(file: Path) -> Facts:
-    """Facts from a JSON file.
+def read_facts(file: Path, known: Facts | None = None) -> Facts:
+    """Facts from a JSON file, and from those `known` where the file says nothing.
 
     Raises:
         ExportError: It is not JSON, or a field is missing, unknown or of another type.
     """
     try:
-        return Facts.model_validate_json(file.read_bytes())
+        said = TypeAdapter(dict[str, JsonValue]).validate_json(file.read_bytes())
+        return Facts.model_validate({**(known.model_dump() if known else {}), **said})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ExportError(f"{file}: {problems}. Fields: {', '.join(Facts.model_fields)}") from error

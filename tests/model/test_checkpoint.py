@@ -22,7 +22,7 @@ from model.bert import quiet
 from model.checkpoint import FACTS, HEADS, Checkpoint, Facts, load, with_heads
 from model.dupmae import Activation, DupMAE, FusedEncoder
 from model.encoder import Encoder
-from model.export import agreement, default_facts, docstrings, export
+from model.export import ExportError, agreement, default_facts, docstrings, export, read_facts
 from model.lines import SourceError
 from tests.conftest import TEXTS
 
@@ -273,6 +273,14 @@ def test_what_training_knew_is_what_export_says(checkpoint: Checkpoint) -> None:
     assert (facts.max_query_tokens, facts.max_document_tokens) == (40, 100)
     assert facts.training == {"runs": ["pretrain", "finetune"]}
     assert facts.evaluation == {"dev": {"nDCG@10": 0.6}}
+
+
+def test_a_file_of_facts_has_the_last_word(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "facts.json").write_text(json.dumps({"licence": "MIT", "k_document": 9}))
+    facts = read_facts(tmp_path / "facts.json", default_facts("tiny", checkpoint.model.encoder, checkpoint.facts))
+    assert (facts.name, facts.licence, facts.k_query, facts.k_document) == ("tiny", "MIT", 8, 9)
+    with pytest.raises(ExportError, match="name: Field required"):
+        read_facts(tmp_path / "facts.json")
 
 
 def test_figures_are_of_the_weights_that_they_were_measured_on() -> None:
