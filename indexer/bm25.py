@@ -23,10 +23,10 @@ class Bm25Hit(NamedTuple):
 
 
 class Bm25:
-    """An index in memory over `texts`, which pass through: 8 bytes for each distinct word of each text."""
+    """An index in memory over `texts`, which pass through: 8 bytes for each distinct word of each of them."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Read the texts; it takes about 40 bytes a word until they are indexed.
+        """Read the texts, and index them, which takes about 60 bytes for each of those words.
 
         Raises:
             SourceError: There is no text, or none with a word to find it by.
