@@ -36,7 +36,8 @@ def open_queries(
     """
     if path.is_dir():
         with open_judged(path, split, _documents([path], left_out), hide=hide) as judged:
-            left_out.update({"judged queries without a positive": judged.unanswered} if judged.unanswered else {})
+            if judged.unanswered:
+                left_out["judged queries without a positive"] = judged.unanswered
             yield judged.records, judged.hidden
     else:
         with Records(path) as records:

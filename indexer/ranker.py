@@ -49,6 +49,7 @@ class IndexRanker:
 
     def rank(self, examples: Sequence[Example], limit: int, *, score_positives: bool) -> list[Ranking | None]:
         """See `Ranker.rank`."""
+        assert not (score_positives and self._mode == "rrf"), "rank fusion scores no positive"
         queries = _vectors(self._encoder.encode_queries, [example.query for example in examples])
         return [
             None if query is None else self._ranking(query, example, limit, score_positives)
