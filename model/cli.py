@@ -76,9 +76,8 @@ def pretrain(
         from model.checkpoint import load, with_heads
         from model.distributed import joined
         from model.tokens import tokenized
-    with joined(options.device) as ranks:
+    with joined(options.device, options.seed) as ranks:
         run = begin(out, restart, ranks)
-        torch_seed(options.seed)
         checkpoint = with_heads(load(start, random_weights=random_weights), dense_dim=dense_dim, activation=activation)
         cache = tokens or out.parent / "tokens"
         if ranks.is_first:
@@ -154,9 +153,8 @@ def finetune(
         from model.checkpoint import load, with_heads
         from model.distributed import joined
         from model.records import Records
-    with joined(options.device) as ranks:
+    with joined(options.device, options.seed) as ranks:
         run = begin(out, restart, ranks)
-        torch_seed(options.seed)
         checkpoint = with_heads(load(start), dense_dim=dense_dim, activation=activation)
         records = [Records(file) for file in files]
         for file in records:
@@ -187,9 +185,9 @@ def export(
     from itertools import islice
 
     loaded = load(checkpoint)
-    said = read_facts(facts) if facts else default_facts(out.name, loaded.model.encoder)
-    if not said.training:
-        said = said.model_copy(update={"training": {"runs": list(loaded.facts.history)}})
+    said = default_facts(out.name, loaded.model.encoder, loaded.facts)
+    if facts:
+        said = read_facts(facts, said)
     artifact = write(
         loaded.model.encoder,
         loaded.tokenizer,
@@ -262,13 +260,6 @@ def finish(trained: "Checkpoint", out: Path, run: Path) -> None:
     trained.save(out)
     (run / "state.pt").unlink(missing_ok=True)
     typer.echo(f"{out}: written; log and plots are in {run}")
-
-
-def torch_seed(seed: int) -> None:
-    """What is drawn before the first step: new heads."""
-    import torch
-
-    torch.manual_seed(seed)
 
 
 def _lines(manifest: "Manifest") -> list[str]:

@@ -84,17 +84,19 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str, seed: int = 0) -> Iterator[Ranks]:
     """Join the other ranks, if `torchrun` started this process; leave them at the end.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
+        seed: Of what is drawn before the first step, such as new heads: the same on every rank.
 
     Raises:
         TrainingError: `cuda` was asked for and there is none.
     """
     rank, size, local = (int(os.environ.get(name, value)) for name, value in _ALONE.items())
     here = _device(device, local)
+    torch.manual_seed(seed)
     if size == 1:
         yield Ranks(rank, size, here)
         return

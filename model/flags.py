@@ -34,6 +34,15 @@ def flags(kind: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[...
     return decorate
 
 
+def flag_of(name: str) -> str:
+    """A field as it is typed.
+
+    >>> flag_of("batch_size")
+    '--batch-size'
+    """
+    return "--" + name.replace("_", "-")
+
+
 def _flag(kind: type[BaseModel], name: str) -> inspect.Parameter:
     field = kind.model_fields[name]
     option = typer.Option(help=field.description, rich_help_panel="Training options")

@@ -12,6 +12,7 @@ import typer
 import indexer.cli
 import model.cli
 from indexer.store import Mode
+from model.options import Interrupted, TrainingError
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -54,7 +55,8 @@ def main() -> None:
         if not isinstance(error, _named_errors()):
             raise
         print(f"dupmae: {error}", file=sys.stderr)
-        sys.exit(INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1)
+        interrupted = isinstance(error, Interrupted) or isinstance(error.__cause__, KeyboardInterrupt)
+        sys.exit(INTERRUPTED if interrupted else 1)
 
 
 @app.callback()
@@ -206,4 +208,5 @@ def _named_errors() -> tuple[type[Exception], ...]:
         SettingsError,
         SourceError,
         StoreError,
+        TrainingError,
     )

@@ -10,8 +10,9 @@ import typer.main
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from model.finetune import FinetuneOptions
-from model.pretrain import PretrainOptions
+from model.flags import flag_of
+from model.options import FinetuneOptions, PretrainOptions
+from model.score import ScoreOptions
 from service import settings
 from service.cli import app
 from service.metrics import Metrics
@@ -65,17 +66,18 @@ def test_every_setting_stands_in_the_documented_table_with_its_default() -> None
     assert documented == table
 
 
-@pytest.mark.parametrize(("command", "options"), [("pretrain", PretrainOptions), ("finetune", FinetuneOptions)])
+@pytest.mark.parametrize(
+    ("command", "options"), [("pretrain", PretrainOptions), ("finetune", FinetuneOptions), ("score", ScoreOptions)]
+)
 def test_every_option_of_a_training_stands_in_its_documented_table(command: str, options: type[BaseModel]) -> None:
     section = (
         (ROOT / "docs" / "training.md").read_text().partition(f"## Options of {command}\n")[2].partition("\n## ")[0]
     )
     documented = [line for line in section.splitlines() if line.startswith("| `")]
-    fields = options.model_fields.items()
-    defaults = {
-        name: str(field.default).lower() if field.annotation is bool else field.default for name, field in fields
-    }
-    assert documented == [f"| `{name}` | {defaults[name]} | {field.description or ''} |" for name, field in fields]
+    assert documented == [
+        f"| `{flag_of(name)}` | {'' if field.default in (None, False) else field.default} | {field.description} |"
+        for name, field in options.model_fields.items()
+    ]
 
 
 def test_every_kind_of_error_stands_in_the_documented_table() -> None:
@@ -124,7 +126,9 @@ def test_every_make_target_of_the_docs_exists() -> None:
 
 def test_every_module_has_its_line_in_the_tree_of_the_readme() -> None:
     tree = (ROOT / "README.md").read_text().partition("\n## The tree\n")[2].partition("\n## ")[0]
-    listed = re.findall(r"^ *([a-z0-9_]+(?:/|\.py)) ", tree, re.MULTILINE)
+    names = r"[a-z0-9_]+(?:/|\.py)"
+    lines = re.findall(rf"^ *({names}(?:, {names})*) ", tree, re.MULTILINE)
+    listed = [name for line in lines for name in line.split(", ")]
     existing: list[str] = []
     for package in ("model", "indexer", "service"):
         inside = (ROOT / package).iterdir()

@@ -151,7 +151,7 @@ def test_the_commands_lead_from_a_bert_folder_to_an_artifact(
     for line in (
         "pretrain bert one text.txt --steps 1 --batch-size 4 --dense-dim 16",
         "warm-start one two text.txt",
-        "finetune two three train.jsonl --steps 1 --batch-size 4 --document-tokens 64 --k-query 32 --k-document 64 --dev train.jsonl",
+        "finetune two three train.jsonl --steps 1 --batch-size 4 --document-tokens 64 --k-query 32 --k-document 64",
         "export three artifact --precision fp32",
     ):
         result = CliRunner().invoke(model.cli.app, line.split())

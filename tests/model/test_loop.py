@@ -20,7 +20,10 @@ from model.options import Interrupted, TrainingError
 from tests.model.training import command, log, run, save_bert, write_records, write_text
 
 PRETRAIN = "--steps 8 --batch-size 8 --learning-rate 1e-3 --bow-weight 0.1 --save-every 3".split()
-FINETUNE = "--steps 8 --batch-size 8 --document-tokens 64 --k-query 32 --k-document 64 --learning-rate 1e-3 --save-every 3".split()
+FINETUNE = [
+    *"--steps 8 --batch-size 8 --learning-rate 1e-3 --save-every 3".split(),
+    *"--document-tokens 64 --k-query 32 --k-document 64".split(),
+]
 
 
 @pytest.fixture
