@@ -9,8 +9,7 @@
 #   msmarco/                    in BEIR layout: corpus.jsonl, queries.jsonl, qrels/train.tsv, qrels/dev.tsv
 #   cross-encoder/              a cross-encoder for MS MARCO passages, as `transformers` saves it
 #
-# Figures to stand beside: docs/training.md. GPUS=4 for another number of them: batches are those of all ranks, so nothing else
-# changes. A run that was interrupted goes on where it was. Batch sizes, lengths and rates are the paper's where it states them
+# GPUS=4 for another number of them: batches are those of all ranks, so nothing else changes. A run that was interrupted goes on where it was. Batch sizes, lengths and rates are the paper's where it states them
 # (arXiv 2305.02564, section 4.1); nobody has run this script at this size yet.
 set -euo pipefail
 data=${1:?usage: runs/full.sh DATA OUT}
@@ -30,7 +29,7 @@ done_already "$out/dev.jsonl" ||
   mine "$out/dev.jsonl" --split dev --method bm25 --documents "$data/msmarco" --ranks 1:20 --draw 4
 done_already "$out/bm25.jsonl" ||
   mine "$out/bm25.jsonl" --split train --exclude-split dev --method bm25 --documents "$data/msmarco" --ranks 10:200
-finetune=(--batch-size 512 --query-tokens 32 --document-tokens 144 --k-query 128 --k-document 384 --learning-rate 2e-5)
+finetune=(--dev "$out/dev.jsonl" --dev-every 2000 --batch-size 512 --query-tokens 32 --document-tokens 144 --k-query 128 --k-document 384)
 done_already "$out/2-bm25" || train finetune "$out/1-warm" "$out/2-bm25" "$out/bm25.jsonl" "${finetune[@]}" \
   --steps 8000 --negatives 3
 
