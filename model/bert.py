@@ -53,12 +53,14 @@ def load_bert(folder: Path) -> BertForMaskedLM:
 
 
 def random_bert(folder: Path) -> BertForMaskedLM:
-    """A BERT of the size that `config.json` says, its weights drawn from torch's generator.
+    """A BERT of the size that `config.json` says, its weights drawn from torch's generator, its head near the identity.
 
     Raises:
         SourceError: Another kind of network.
     """
-    return BertForMaskedLM(bert_config(read_config(folder)))
+    mlm = BertForMaskedLM(bert_config(read_config(folder)))
+    near_identity(mlm.cls.predictions.transform)
+    return mlm
 
 
 @torch.no_grad()

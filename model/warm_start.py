@@ -3,9 +3,11 @@
 `W_cls`, so that the [CLS] side is a useful vector at a scale where inner products are logits: `fit_projection` by ridge
 regression onto the vectors of a model that has some (a mean-pooling sentence encoder; or the same model before its body
 moved on), or `spread_projection` by whitening where there is no such model. And `calibrate_terms`: gains and biases, so
-that a term counts by how far it stands above its own average and the two parts start at equal strength.
+that a term counts by how far it stands above its own average and the two parts start at equal strength. Or, where the
+body of a model with good heads has moved on, `refresh_heads`: both as they were, in terms of the body as it is.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -20,6 +22,10 @@ from model.lpu import pool
 SCALE = 20.0
 """Score of a text with itself on either side: the factor (1 / temperature) sentence encoders train cosines with."""
 
+LOUDEST = 2.0
+"""Standard deviation of the scores of unlike texts that a projection may start with: a [CLS] state that does not tell
+texts apart yet must not outvote the words."""
+
 Vectors = Callable[[Tensor, Tensor], Tensor]
 """input_ids (B, L), attention_mask (B, L) -> (B, D), the vectors to come near to."""
 
@@ -30,7 +36,7 @@ def mean_pooled(encoder: FusedEncoder) -> Vectors:
     def vectors(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask[..., None].float()
         mean = (encoder.hidden(input_ids, attention_mask) * mask).sum(1) / mask.sum(1)
-        return F.normalize(mean) * SCALE**0.5
+        return F.normalize(mean) * math.sqrt(SCALE)
 
     return vectors
 
@@ -73,18 +79,21 @@ def fit_projection(checkpoint: Checkpoint, wanted: Vectors, texts: Sequence[str]
 
 
 @torch.no_grad()
-def spread_projection(checkpoint: Checkpoint, texts: Sequence[str], *, ridge: float = 1e-2) -> None:
+def spread_projection(checkpoint: Checkpoint, texts: Sequence[str], *, ridge: float = 1.0) -> None:
     """Set `W_cls` to the strongest principal directions of `h_cls`, each made equally strong (whitening).
 
-    The mean is projected out, or else it would give every pair of texts the same large score.
+    The mean is projected out, or else it would give every pair of texts the same large score. The texts' first dozen
+    words are texts of the sample too, so that a query is not unlike everything that was seen.
 
     Args:
         checkpoint: Changed in place.
         texts: At least ten times as many as the width.
-        ridge: Added to each variance, relative to the mean one, so that noise is not blown up.
+        ridge: Added to each variance, relative to the mean one: directions in which these texts hardly differ stay
+            weak, or a text unlike them, such as a query of three words, would get a vector a hundred times too long.
     """
     encoder = checkpoint.model.encoder.eval()
-    states = [encoder.hidden(*tokens)[:, 0] for tokens in _tokens(checkpoint.tokenizer, texts)]
+    beginnings = [" ".join(text.split()[:12]) for text in texts]
+    states = [encoder.hidden(*tokens)[:, 0] for tokens in _tokens(checkpoint.tokenizer, [*texts, *beginnings])]
     x = torch.cat(states).double()  # (N, d)
     mean = x.mean(0)
     without = torch.eye(len(mean), dtype=x.dtype) - torch.outer(mean, mean) / mean.square().sum()
@@ -92,8 +101,11 @@ def spread_projection(checkpoint: Checkpoint, texts: Sequence[str], *, ridge: fl
     variances, directions = torch.linalg.eigh(centred.t() @ centred / len(x))
     best = variances.argsort(descending=True)[: encoder.project.out_features]
     weight = (directions[:, best] / (variances[best] + ridge * variances.mean()).sqrt()).t() @ without  # (d', d)
-    size = (x @ weight.t()).square().sum(1).mean()
-    encoder.project.weight.copy_(weight * (SCALE / size).sqrt())
+    y = x @ weight.t()  # (N, d')
+    some = y[torch.linspace(0, len(y) - 1, min(len(y), 1000)).long()]
+    between = (some @ some.t())[~torch.eye(len(some), dtype=torch.bool)]
+    factor = min(SCALE / float(y.square().sum(1).mean()), LOUDEST / float(between.std()))
+    encoder.project.weight.copy_(weight * factor**0.5)
 
 
 @torch.no_grad()
@@ -104,10 +116,8 @@ def calibrate_terms(checkpoint: Checkpoint, texts: Sequence[str], *, active: int
     """
     encoder, rows = checkpoint.model.encoder.eval(), []
     for tokens in _tokens(checkpoint.tokenizer, texts):
-        features = encoder.lpu.features(encoder.hidden(*tokens))
-        keep = encoder.ordinary(*tokens)
-        mu = pool(features, encoder.lpu.weight, encoder.lpu.bias, keep).values
-        rows.append(mu[keep.any(1)])  # a text of unknown words only has no maximum
+        mu = _mu(encoder, encoder.hidden(*tokens), *tokens)
+        rows.append(mu[mu.isfinite().all(1)])  # a text of unknown words only has no maximum
     mu = torch.cat(rows)  # (N, V)
     mean = mu.mean(0)
     above = mu - mean
@@ -115,6 +125,46 @@ def calibrate_terms(checkpoint: Checkpoint, texts: Sequence[str], *, active: int
     gain = (SCALE / F.relu(above - threshold).square().sum(1).mean()).sqrt()
     encoder.terms.gain.fill_(gain)
     encoder.terms.bias.copy_(-gain * (mean + threshold))
+
+
+@torch.no_grad()
+def refresh_heads(checkpoint: Checkpoint, before: FusedEncoder, texts: Sequence[str], *, ridge: float = 1e-2) -> None:
+    """Set `W_cls` and `terms` so that texts have about the vectors again that they had `before` the body moved.
+
+    `W_cls` by ridge regression of the old [CLS] vector on `h_cls`, towards the present weight. Each gain and bias so
+    that `gain * mu + bias` has the mean and the deviation that it had: a regression would draw it to its mean, which
+    is below zero for most terms, and so leave bags empty.
+
+    Args:
+        checkpoint: Changed in place; its heads are those of `before`.
+        before: The encoder that it was.
+        texts: Queries and passages, some hundreds or more; nothing is held but sums.
+        ridge: Relative to mean squares, so that what the texts do not show stays as it is.
+    """
+    encoder, n, rows = checkpoint.model.encoder.eval(), 0, 0
+    old, new = before.terms, encoder.terms
+    gram = cross = x = xx = y = yy = torch.zeros((), dtype=torch.double)
+    for tokens in _tokens(checkpoint.tokenizer, texts):
+        was, now = before.hidden(*tokens), encoder.hidden(*tokens)
+        state, lost = now[:, 0].double(), (before.cls(was) - encoder.cls(now)).double()  # (B, d), (B, d')
+        n, gram, cross = n + len(state), gram + state.t() @ state, cross + state.t() @ lost
+        mu, wanted = _mu(encoder, now, *tokens).double(), old.gain * _mu(before, was, *tokens).double() + old.bias
+        mu, wanted = (column[mu.isfinite().all(1)] for column in (mu, wanted))  # (B, V) each
+        rows, x, xx = rows + len(mu), x + mu.sum(0), xx + mu.square().sum(0)
+        y, yy = y + wanted.sum(0), yy + wanted.square().sum(0)
+    gram = gram / n + torch.eye(len(gram)) * ridge * gram.diagonal().mean() / n
+    encoder.project.weight.add_(torch.linalg.solve(gram, cross / n).t())
+    variance, wanted = xx / rows - (x / rows).square(), yy / rows - (y / rows).square()  # (V,)
+    noise = ridge * variance.mean()
+    gain = ((wanted + noise * old.gain.square()) / (variance + noise)).sqrt() * old.gain.sign()
+    new.gain.copy_(gain)
+    new.bias.copy_((y - gain * x) / rows)
+
+
+def _mu(encoder: FusedEncoder, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(B, L, d) -> (B, V), before gains and biases; -inf where a text has no ordinary token."""
+    lpu = encoder.lpu
+    return pool(lpu.features(hidden), lpu.weight, lpu.bias, encoder.ordinary(input_ids, attention_mask)).values
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:

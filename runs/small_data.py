@@ -61,10 +61,11 @@ def main(out: Path) -> None:
     shape = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=512,
         max_position_embeddings=128,
+        initializer_range=0.05,
     )
     shape.save_pretrained(out / "bert")
     print(f"{out}: {len(texts)} texts, {len(pairs)} queries")

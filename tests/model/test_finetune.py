@@ -17,7 +17,7 @@ from model.finetune import finetune
 from model.lines import SourceError
 from model.options import FinetuneOptions, TrainingError
 from model.records import Records
-from model.warm_start import SCALE, calibrate_terms, fit_projection, mean_pooled, own_cls, spread_projection
+from model.warm_start import LOUDEST, SCALE, calibrate_terms, fit_projection, mean_pooled, own_cls, spread_projection
 from tests.model.training import SENTENCES, log, save_bert, write_records, write_text
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -137,7 +137,8 @@ def test_without_a_teacher_the_projection_spreads_texts_apart(start: Checkpoint)
         cls = start.model.encoder(inputs["input_ids"], inputs["attention_mask"], 8)[0]
     own = cls.square().sum(1)
     others = (cls @ cls.t())[~torch.eye(len(cls), dtype=torch.bool)]
-    assert own.mean().item() == pytest.approx(SCALE, rel=0.5)
+    assert own.mean() < 1.5 * SCALE
+    assert others.std() < 1.5 * LOUDEST
     assert others.mean().abs() < 0.3 * own.mean()
 
 
