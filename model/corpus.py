@@ -3,11 +3,23 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from model.lines import MAX_LINE_BYTES, SourceError, read_lines
 
 T = TypeVar("T")
+
+
+class Text(NamedTuple):
+    """One text; `title` is empty where there is none."""
+
+    title: str
+    body: str
+
+    @property
+    def whole(self) -> str:
+        """Title and body as training reads them."""
+        return f"{self.title}\n{self.body}" if self.title else self.body
 
 
 def read_texts(paths: Iterable[Path]) -> Iterator[str]:
@@ -16,27 +28,32 @@ def read_texts(paths: Iterable[Path]) -> Iterator[str]:
     Raises:
         SourceError: A file is missing or damaged, or a line is no text.
     """
+    return (text.whole for text in read_titled(paths))
+
+
+def read_titled(paths: Iterable[Path]) -> Iterator[Text]:
+    """What `read_texts` reads, title and body apart."""
     for path in paths:
         structured = ".json" in "".join(path.suffixes)
         for number, line in enumerate(read_lines(path), 1):
-            text = _text(line, structured=structured, where=f"{path}:{number}") if line.strip() else ""
-            if text.strip():
+            text = _text(line, structured=structured, where=f"{path}:{number}") if line.strip() else Text("", "")
+            if text.whole.strip():
                 yield text
 
 
-def _text(line: bytes, *, structured: bool, where: str) -> str:
+def _text(line: bytes, *, structured: bool, where: str) -> Text:
     try:
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"longer than {MAX_LINE_BYTES // 2**20} MiB")
         if not structured:
-            return line.decode()
+            return Text("", line.decode())
         record = json.loads(line)
-        title, text = record.get("title") or "", record["text"]
-        if not isinstance(text, str):
-            raise TypeError(f"text is {text!r:.50}")
-        whole = f"{title}\n{text}"
-        whole.encode()  # half of a surrogate pair, which JSON can hold, is nothing a tokenizer takes
-        return whole
+        title, body = record.get("title") or "", record["text"]
+        if not isinstance(body, str):
+            raise TypeError(f"text is {body!r:.50}")
+        text = Text(str(title), body)
+        text.whole.encode()  # half of a surrogate pair, which JSON can hold, is nothing a tokenizer takes
+        return text
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(
             f'{where}: want UTF-8 text or JSON like {{"title": "...", "text": "..."}}: {error!r}'

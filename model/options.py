@@ -99,3 +99,28 @@ class FinetuneOptions(LoopOptions):
         if not self.contrast_weight + self.distill_weight:
             raise ValueError("contrast_weight and distill_weight are both 0: nothing is left to learn")
         return self
+
+
+class AdaptOptions(BaseModel):
+    """Options of `adapt`: those of both loops that are worth a thought, with rates that change a good model little."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pretrain_steps: int = Field(200, ge=0, description="Steps on raw text; 0 leaves that stage out.")
+    finetune_steps: int = Field(200, ge=0, description="Steps on pairs; 0 leaves that stage out.")
+    batch_size: int = Field(32, ge=2, description="Texts, then queries, a step.")
+    max_tokens: int = Field(128, ge=16, description="Tokens a text in training; the artifact keeps START's lengths.")
+    pretrain_learning_rate: float = Field(2e-5, gt=0, description="Peak for the body on raw text.")
+    finetune_learning_rate: float = Field(1e-5, gt=0, description="Peak for the body on pairs.")
+    bow_weight: float = Field(0.02, ge=0, description="Factor of the bag-of-words loss on raw text.")
+    training_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of products in training.")
+    precision: Literal["int8", "fp32"] = Field("int8", description="Of the artifact: int8 for CPUs, fp32 for all else.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
+    save_every: int = Field(50, ge=1, description="Steps between states that a killed run goes on from.")
+    seed: int = Field(0, ge=0, description="Of sentences, order, masks, dropout and new weights.")
+
+    @model_validator(mode="after")
+    def _trains(self) -> "AdaptOptions":
+        if not self.pretrain_steps + self.finetune_steps:
+            raise ValueError("pretrain_steps and finetune_steps are both 0: nothing is left to do")
+        return self

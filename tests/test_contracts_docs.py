@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from typer.core import TyperGroup
 
 from model.flags import flag_of
-from model.options import FinetuneOptions, PretrainOptions
+from model.options import AdaptOptions, FinetuneOptions, PretrainOptions
 from model.score import ScoreOptions
 from service import settings
 from service.cli import app
@@ -67,7 +67,8 @@ def test_every_setting_stands_in_the_documented_table_with_its_default() -> None
 
 
 @pytest.mark.parametrize(
-    ("command", "options"), [("pretrain", PretrainOptions), ("finetune", FinetuneOptions), ("score", ScoreOptions)]
+    ("command", "options"),
+    [("pretrain", PretrainOptions), ("finetune", FinetuneOptions), ("score", ScoreOptions), ("adapt", AdaptOptions)],
 )
 def test_every_option_of_a_training_stands_in_its_documented_table(command: str, options: type[BaseModel]) -> None:
     section = (
