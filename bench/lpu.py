@@ -106,18 +106,25 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    if args.profile:
-        run()
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-        with profile(activities=kinds) as found:
-            run()
-        by = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-        print(found.key_averages().table(sort_by=by, row_limit=12, max_name_column_width=50), file=sys.stderr)
     torch.ones(64, 64, device=args.device, requires_grad=True).square().sum().backward()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()  # making the inputs took memory too
     before = torch.cuda.memory_allocated() if cuda else _peak_bytes()
     run()
     peak = (torch.cuda.max_memory_allocated() if cuda else _peak_bytes()) - before
-    return {"megabytes": peak / 2**20, "seconds": min(run() for _ in range(2))}
+    seconds = min(run() for _ in range(2))
+    if args.profile:  # last, because it takes memory and time itself
+        print_operators(run, cuda=cuda)
+    return {"megabytes": peak / 2**20, "seconds": seconds}
+
+
+def print_operators(run: Callable[[], float], *, cuda: bool) -> None:
+    """The operators that take most of a step, on stderr."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=kinds) as found:
+        run()
+    by = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+    print(found.key_averages().table(sort_by=by, row_limit=12, max_name_column_width=50), file=sys.stderr)
 
 
 def _peak_bytes() -> int:
@@ -153,14 +160,16 @@ def compare(args: argparse.Namespace, case: str) -> dict[str, float | str]:
     }
     args.case = case
     seconds = middle["ours seconds"]
-    return {
+    row: dict[str, float | str] = {
         "case": case,
         **middle,
         "less memory": middle["naive megabytes"] / middle["ours megabytes"],
         "faster": middle["naive seconds"] / seconds,
         "tokens/s": args.batch * args.length / seconds,
-        "share of peak": model_flops(args) / seconds / (args.peak_tflops * 1e12) if args.peak_tflops else float("nan"),
     }
+    if args.peak_tflops:
+        row["share of peak"] = model_flops(args) / seconds / (args.peak_tflops * 1e12)
+    return row
 
 
 def main() -> None:
@@ -188,7 +197,7 @@ def main() -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        figures = (f"{name} {value:,.2f}" for name, value in row.items() if isinstance(value, float) and value == value)
+        figures = (f"{name} {value:,.2f}" for name, value in row.items() if isinstance(value, float))
         print(f"{row['case']:7}", "  ".join(figures))
 
 
