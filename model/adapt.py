@@ -103,6 +103,9 @@ def adapt(
         work = _Work(run / "text", options, ranks, served)
         check_length("max_tokens", options.max_tokens, start.model.encoder)
         records = [opened.enter_context(Records(path)) for path in sources.records]
+        for file in records:
+            if file.skipped:
+                say(f"{file.path}: left out {', '.join(f'{count} {what}' for what, count in file.skipped.items())}")
         claim(run, _made_by(start, sources.texts, records, options), restart=restart)
         say(f"reading {', '.join(map(str, sources.texts))}")
         counts = _weak_pairs(sources.texts, work)
