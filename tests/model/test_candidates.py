@@ -136,6 +136,7 @@ def test_a_share_is_texts_as_tokens_each_passage_once(tiny_tokenizer: PreTrained
     assert all(torch.equal(*pair) for pair in zip(found.to(CPU)[:-1], found[:-1], strict=True))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), unique=True))
 def test_keys_tell_texts_apart_and_none_is_zero(texts: list[str]) -> None:
     keys = set(map(key, texts))

@@ -6,7 +6,7 @@ import lzma
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.corpus import read_texts, sequences
@@ -63,6 +63,7 @@ def test_a_missing_file_and_a_cut_archive_are_named(tmp_path: Path) -> None:
         list(read_texts([tmp_path / "cut.txt.gz"]))
 
 
+@settings(deadline=None)
 @given(paragraphs=st.lists(st.lists(st.integers(0, 9), max_size=12)), max_tokens=st.integers(1, 8))
 def test_no_token_is_lost_and_no_run_is_too_long(paragraphs: list[list[int]], max_tokens: int) -> None:
     runs = list(sequences(paragraphs, max_tokens))

@@ -62,7 +62,7 @@ def test_each_part_and_the_sum_are_judged_as_brute_force_judges_them(
     assert len({round(figure, 3) for figure in wanted.values()}) == 3
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.permutations(range(14)), st.sets(st.integers(0, 13), min_size=1))
 def test_ndcg_is_that_of_ir_measures(ranking: list[int], right: set[int]) -> None:
     run = {"q": {str(passage): float(-rank) for rank, passage in enumerate(ranking)}}
