@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from pydantic import JsonValue
 
-from model.lines import MAX_LINE_BYTES, SourceError, read_chunks, read_lines, split_lines
+from model.lines import MAX_LINE_BYTES, SourceError, read_chunks, read_lines, reason, refuse_number, split_lines
 
 STDIN = "-"
 """The source that stands for standard input."""
@@ -96,7 +96,7 @@ def read_documents(sources: Iterable[str | Path], stdin: BinaryIO | None = None)
             if document.id in seen:
                 raise ValueError(f"id {document.id!r} occurs twice")
         except (ValueError, RecursionError) as error:
-            yield BadRecord(name, number, _reason(error), line.decode("utf-8", "backslashreplace"))
+            yield BadRecord(name, number, reason(error), line.decode("utf-8", "backslashreplace"))
         else:
             seen.add(document.id)
             yield document
@@ -134,7 +134,7 @@ def read_queries(folder: Path) -> Iterator[tuple[str, str]]:
             record = _parse(line)
             yield _id(record), _text(record, "text")
         except (ValueError, RecursionError) as error:
-            raise SourceError(f"{name}, line {number}: {_reason(error)}") from error
+            raise SourceError(f"{name}, line {number}: {reason(error)}") from error
 
 
 def load_qrels(folder: Path, split: str = "test") -> dict[str, dict[str, int]]:
@@ -203,7 +203,7 @@ def _parse(line: bytes) -> dict[str, JsonValue]:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"longer than {MAX_LINE_BYTES // 2**20} MiB")
     text = line.decode("utf-8-sig")
-    record = json.loads(text, parse_constant=_refuse_number, parse_float=_finite, parse_int=_int64)
+    record = json.loads(text, parse_constant=refuse_number, parse_float=_finite, parse_int=_int64)
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     if "\\u" in text:  # only an escape can smuggle in half of a surrogate pair, which no encoder takes
@@ -242,28 +242,10 @@ def _text(record: dict[str, JsonValue], name: str) -> str:
     return value
 
 
-def _reason(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError():
-            return f"not JSON: {error}"
-        case UnicodeDecodeError():
-            return f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
-        case UnicodeEncodeError():
-            return "half of a surrogate pair, which is not text"
-        case RecursionError():
-            return "nested too deeply"
-        case _:
-            return str(error)
-
-
-def _refuse_number(literal: str) -> NoReturn:
-    raise ValueError(f"{literal} is not a JSON number")
-
-
 def _finite(literal: str) -> float:
     value = float(literal)
     if math.isinf(value):
-        _refuse_number(literal)
+        refuse_number(literal)
     return value
 
 

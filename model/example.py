@@ -10,11 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from model.lines import MAX_LINE_BYTES, SourceError
+from model.lines import MAX_LINE_BYTES, SourceError, reason, refuse_number
 
 FORM = '{"query": "...", "pos": ["..."], "neg": ["..."]}'
 
@@ -79,7 +79,7 @@ def from_line(line: bytes, where: str, skipped: Counter[str]) -> Example | None:
         if not positives.texts:
             raise ValueError("pos is missing or empty")
     except (ValueError, OverflowError, RecursionError) as error:
-        raise SourceError(f"{where}: want {FORM}: {_reason(error)}") from error
+        raise SourceError(f"{where}: want {FORM}: {reason(error)}") from error
     positives = _cleaned(positives, (), skipped)
     negatives = _cleaned(negatives, positives.texts, skipped)
     if not query.strip() or not positives.texts:
@@ -101,7 +101,7 @@ def _parse(line: bytes) -> dict[str, JsonValue]:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"longer than {MAX_LINE_BYTES // 2**20} MiB")
     text = line.decode("utf-8-sig")
-    record = json.loads(text, parse_constant=_refuse_number)
+    record = json.loads(text, parse_constant=refuse_number)
     if not isinstance(record, dict):
         raise ValueError(f"{text:.40} is not a JSON object")
     if "\\u" in text:  # only an escape can smuggle in half of a surrogate pair, which no tokenizer takes
@@ -168,24 +168,6 @@ def _cleaned(side: _Side, taken: Collection[str], skipped: Counter[str]) -> _Sid
         return side
     others = {key: [values[i] for i in kept] for key, values in side.others.items() if isinstance(values, list)}
     return _Side(tuple(side.texts[i] for i in kept), tuple(side.scores[i] for i in kept if side.scores), others)
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError():
-            return f"not JSON: {error.msg} at column {error.colno}"
-        case UnicodeDecodeError():
-            return f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
-        case UnicodeEncodeError():
-            return "half of a surrogate pair, which is not text"
-        case RecursionError():
-            return "nested too deeply"
-        case _:
-            return str(error)
-
-
-def _refuse_number(literal: str) -> NoReturn:
-    raise ValueError(f"{literal} is not a JSON number")
 
 
 def _shown(value: JsonValue) -> str:

@@ -6,12 +6,13 @@ a damaged or cut archive is an error that names it. A cut `.zst` would otherwise
 """
 
 import gzip
+import json
 import lzma
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 MAX_LINE_BYTES = 16 * 2**20
 """Longest line that counts as a record."""
@@ -61,6 +62,26 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         rest = rest[: MAX_LINE_BYTES + 1]
     if rest:
         yield rest
+
+
+def reason(error: Exception) -> str:
+    """What is wrong with a line, in words for the person who wrote it."""
+    match error:
+        case json.JSONDecodeError():
+            return f"not JSON: {error.msg} at column {error.colno}"
+        case UnicodeDecodeError():
+            return f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}"
+        case UnicodeEncodeError():
+            return "half of a surrogate pair, which is not text"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return str(error)
+
+
+def refuse_number(literal: str) -> NoReturn:
+    """For `json.loads(parse_constant=...)`: NaN and infinity are Python's, not JSON's."""
+    raise ValueError(f"{literal} is not a JSON number")
 
 
 def _chunks(file: IO[bytes], suffix: str) -> Iterator[bytes]:
