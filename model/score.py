@@ -1,4 +1,4 @@
-"""A teacher's scores for training records, which `finetune` distils from (the paper's third stage, section 4.1).
+"""A teacher's scores for training records, which `finetune` distils from (the paper's third stage).
 
 Any folder of `model.teacher` will do. Scores are written as they are learned from, so they are raw: logits of a
 cross-encoder, inner products of a bi-encoder, times `scale`. A softmax over one query's passages must be neither flat

@@ -10,7 +10,7 @@
 #   cross-encoder/              a cross-encoder for MS MARCO passages, as `transformers` saves it
 #
 # GPUS=4 for another number of them: batches are those of all ranks, so nothing else changes. A run that was interrupted goes on where it was. Batch sizes, lengths and rates are the paper's where it states them
-# (arXiv 2305.02564, section 4.1); nobody has run this script at this size yet.
+# (arXiv 2305.02564); nobody has run this script at this size yet.
 set -euo pipefail
 data=${1:?usage: runs/full.sh DATA OUT}
 out=${2:?usage: runs/full.sh DATA OUT}
