@@ -22,7 +22,32 @@ if TYPE_CHECKING:
     from model.distributed import Ranks
     from model.export import Facts
 
-app = typer.Typer(help="Train models, export them and look at them.", no_args_is_help=True)
+EXAMPLES = """Worked examples
+
+From raw text to an index:
+  dupmae model pretrain bert/ ck/dupmae wiki.jsonl.xz --steps 20000 --bow-weight 0.02
+  dupmae model warm-start ck/dupmae ck/warm wiki.jsonl.xz
+  dupmae index mine beir/scifact bm25.jsonl --split train --method bm25 --documents beir/scifact
+  dupmae model finetune ck/warm ck/fused bm25.jsonl --steps 2000
+  dupmae model export ck/fused my-model
+  dupmae index build notes.jsonl --artifact my-model
+
+On eight GPUs:
+  torchrun --nproc-per-node 8 --no-python dupmae model pretrain bert/ ck/dupmae wiki.jsonl.xz --precision bf16
+
+With a teacher:
+  dupmae model score cross-encoder/ mined.jsonl scored.jsonl
+  dupmae model finetune ck/fused ck/distilled scored.jsonl --distill-weight 1 --contrast-weight 0.2
+
+For your own text, from the bundled model on:
+  dupmae model adapt my-model notes.jsonl
+"""
+
+app = typer.Typer(
+    help="Train models, export them and look at them.",
+    epilog="\n\n".join(filter(None, EXAMPLES.splitlines())),  # paragraphs, or lines are run together
+    no_args_is_help=True,
+)
 
 Start = Annotated[Path, typer.Argument(help="Checkpoint, or any BERT folder of `transformers`.")]
 Out = Annotated[Path, typer.Argument(help="Folder for the new checkpoint.")]

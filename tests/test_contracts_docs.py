@@ -10,6 +10,7 @@ import typer.main
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+import model.cli
 from model.flags import flag_of
 from model.options import AdaptOptions, FinetuneOptions, PretrainOptions
 from model.score import ScoreOptions
@@ -97,6 +98,11 @@ def test_every_metric_stands_in_the_documented_table() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_every_documented_command_exists_with_its_options(example: Example) -> None:
     assert not list(unknown_words(example.line))
+
+
+@pytest.mark.parametrize("line", re.findall(r"dupmae .*", model.cli.EXAMPLES))
+def test_every_worked_example_of_the_help_is_a_command(line: str) -> None:
+    assert not list(unknown_words(line))
 
 
 def test_the_readme_shows_commands() -> None:
