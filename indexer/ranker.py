@@ -50,7 +50,7 @@ class IndexRanker:
     def rank(self, examples: Sequence[Example], limit: int, *, score_positives: bool) -> list[Ranking | None]:
         """See `Ranker.rank`."""
         assert not (score_positives and self._mode == "rrf"), "rank fusion scores no positive"
-        queries = _vectors(self._encoder.encode_queries, [example.query for example in examples])
+        queries = vectors_or_none(self._encoder.encode_queries, [example.query for example in examples])
         return [
             None if query is None else self._ranking(query, example, limit, score_positives)
             for query, example in zip(queries, examples, strict=True)
@@ -65,12 +65,16 @@ class IndexRanker:
         """The scores of the positives. Most are among the hits, which spares encoding them: that is what takes long."""
         known = {normal(hit.text): hit.score for hit in hits}
         found = [known[normal(text)] for text in positives if normal(text) in known]
-        absent = _vectors(self._encoder.encode_documents, [text for text in positives if normal(text) not in known])
+        absent = vectors_or_none(
+            self._encoder.encode_documents, [text for text in positives if normal(text) not in known]
+        )
         parts = [query.score(vector) for vector in absent if vector is not None]
         return found + [{"fused": part.score, "cls": part.cls, "ot": part.ot}[self._mode] for part in parts]
 
 
-def _vectors(encode: Callable[[Sequence[str]], list[Encoding]], texts: Sequence[str]) -> list[FusedVector | None]:
+def vectors_or_none(
+    encode: Callable[[Sequence[str]], list[Encoding]], texts: Sequence[str]
+) -> list[FusedVector | None]:
     """The vector of each text, or None where it has none."""
     rest = list(range(len(texts)))
     while rest:
