@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -36,6 +37,9 @@ POINTS = 30
 
 LABEL = 16
 """Characters of a name for which there is room in a legend."""
+
+PANEL, WIDEST = (4.4, 2.6), 9.0
+"""Inches of a panel, and of a picture, which stays readable where a page shows it smaller."""
 
 WINDOW = 40
 """A smoothed value is a mean over at most a fortieth of the steps before it, and as many after it."""
@@ -159,10 +163,10 @@ def _measurements(runs: Mapping[str, Run]) -> list[Panel]:
 
 
 def _draw(panels: Sequence[Panel], path: Path) -> None:
-    """Write one file. 128 colours make it half as large; chosen for coverage, they keep that of a single dot."""
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.4 * columns, 2.8 * rows), dpi=110, layout="constrained", facecolor=GROUND)
+    size = min(PANEL[0] * columns, WIDEST), PANEL[1] * rows
+    figure = Figure(figsize=size, dpi=110, layout="constrained", facecolor=GROUND)
     for number, panel in enumerate(panels, 1):
         _fill(figure.add_subplot(rows, columns, number, facecolor=GROUND), panel)
     if any(len(panel.lines) > 1 for panel in panels):
@@ -176,10 +180,38 @@ def _draw(panels: Sequence[Panel], path: Path) -> None:
             frameon=False,
             labelcolor=INK,
         )
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write one file, the same bytes for the same figure.
+
+    256 colours make it half as large; chosen for coverage, they keep that of a single dot.
+    """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    few = Image.open(drawn).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
+
+
+def tint(colour: str) -> tuple[float, ...]:
+    """A light form of a colour, for areas; opaque, so that a picture keeps to few colours.
+
+    >>> tint("#000000")
+    (0.65, 0.65, 0.65)
+    """
+    return tuple(1 - 0.35 * (1 - part) for part in to_rgb(colour))
+
+
+def dress(axes: Axes, title: str, x: str, y: str) -> None:
+    """Give axes their words and the looks that all pictures share: a light grid, and no frame."""
+    axes.set_title(title, color=INK, fontsize=10, fontweight="bold", loc="left")
+    axes.set_xlabel(x, color=INK, fontsize=9)
+    axes.set_ylabel(y, color=INK, fontsize=9)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
@@ -193,12 +225,6 @@ def _fill(axes: Axes, panel: Panel) -> None:
             values = smooth(values)
         marker = "o" if len(steps) <= POINTS else ""
         axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=label, zorder=3)
-    axes.set_title(panel.title, color=INK, fontsize=10, fontweight="bold", loc="left")
-    axes.set_xlabel("step", color=INK, fontsize=9)
-    axes.set_ylabel(panel.unit, color=INK, fontsize=9)
-    axes.tick_params(colors=INK, labelsize=8, length=0)
+    dress(axes, panel.title, "step", panel.unit)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
