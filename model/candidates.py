@@ -46,6 +46,7 @@ class Drawn(NamedTuple):
         group: (B, G) int64, rows of the passages drawn for each query, its positive first, filled up with -1.
         teacher: (B, G) float32, a teacher's scores of them, or zeros.
         progress: Share of the run that is done, in (0, 1].
+        source: Which of the files the batch comes from.
     """
 
     query_ids: Tensor
@@ -58,11 +59,12 @@ class Drawn(NamedTuple):
     group: Tensor
     teacher: Tensor
     progress: float
+    source: int = 0
 
     def to(self, device: torch.device) -> "Drawn":
         """The same on another device."""
         moved = (field.to(device, non_blocking=True) if isinstance(field, Tensor) else field for field in self)
-        return Drawn(*moved)  # type: ignore[arg-type]  # all but the last are tensors
+        return Drawn(*moved)  # type: ignore[arg-type]  # all but the last two are tensors
 
     @property
     def tokens(self) -> int:
@@ -75,6 +77,7 @@ class Candidates(NamedTuple):
 
     Attributes:
         size: Columns of one rank; a rank with fewer passages has empty ones at its end.
+        keys: (M,) int64, hashes of the passages; 0 where a column is empty.
         target: (B,) int64, the column of the positive drawn.
         ignored: (B, M) bool: empty, repeated, or another right answer to the query.
         group: (B, G) int64, columns of the passages drawn for the query, or -1.
@@ -82,6 +85,7 @@ class Candidates(NamedTuple):
     """
 
     size: int
+    keys: Tensor
     target: Tensor
     ignored: Tensor
     group: Tensor
@@ -104,7 +108,7 @@ class Candidates(NamedTuple):
         same_query = drawn.query_keys[:, None] == ranks.gather(drawn.query_keys)  # (B, all queries)
         right = same_query.float() @ answers.float() > 0  # (B, M)
         ignored = (right | ~once).scatter(1, target[:, None], False)
-        return cls(size, target, ignored, group, once.float())
+        return cls(size, keys, target, ignored, group, once.float())
 
 
 class Batches:
@@ -125,18 +129,19 @@ class Batches:
                     f"{file.path}: {len(file)} records, fewer than batch_size={options.batch_size}; use a smaller batch"
                 )
         self._files, self._tokenizer, self._options, self._ranks = files, tokenizer, options, ranks
-        self._stream: Iterator[list[Example]] | None = None
+        self._stream: Iterator[tuple[int, list[Example]]] | None = None
 
     def parts(self, step: int) -> list[Drawn]:
         """The share of a step, in one part. Steps are asked for in order; only the first may be any."""
         options = self._options
         if self._stream is None:
             self._stream = self._examples(after=step - 1)
-        numbered = self._ranks.share(list(enumerate(next(self._stream))))
+        source, examples = next(self._stream)
+        numbered = self._ranks.share(list(enumerate(examples)))
         draws = [draw(example, options, random.Random(seed_of(options.seed, step, row))) for row, example in numbered]
-        return [drawn(draws, self._tokenizer, options, step / options.steps)]
+        return [drawn(draws, self._tokenizer, options, step / options.steps)._replace(source=source)]
 
-    def _examples(self, after: int) -> Iterator[list[Example]]:
+    def _examples(self, after: int) -> Iterator[tuple[int, list[Example]]]:
         options = self._options
         weights = [len(file) ** 0.5 for file in self._files]
         turns, step = [0] * len(self._files), 0
@@ -146,7 +151,7 @@ class Batches:
             turns[chosen] += 1
             if step > after:
                 rows = _rows(len(self._files[chosen]), turns[chosen] - 1, options.batch_size, (options.seed, chosen))
-                yield [self._files[chosen][row] for row in rows]
+                yield chosen, [self._files[chosen][row] for row in rows]
 
 
 def draw(example: Example, options: FinetuneOptions, rng: random.Random) -> Draw:

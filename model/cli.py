@@ -127,16 +127,21 @@ def warm_start(
         Path | None, typer.Option(help="A mean-pooling sentence encoder with START's tokenizer.")
     ] = None,
     sample: Annotated[int, typer.Option(min=100, help="Texts to fit on, from the beginning of the files.")] = 4000,
+    words: Annotated[
+        Literal["average", "rarity"],
+        typer.Option(help="A term counts above its own average, or a text's own words by how rare they are."),
+    ] = "average",
     restart: Restart = False,
 ) -> None:
     """Fit the [CLS] projection and the term weights in closed form, so that fine-tuning starts from a useful model.
 
-    The projection comes near to the teacher's vectors; without a teacher it whitens START's own [CLS] states.
+    The projection comes near to the teacher's vectors; without a teacher it whitens START's own [CLS] states. Choose
+    `--words rarity` for a head that pre-training has taught to name the words of a text.
     """
     with train_extra():
         from model.checkpoint import load
         from model.corpus import read_texts
-        from model.warm_start import calibrate_terms, fit_projection, mean_pooled, spread_projection
+        from model.warm_start import calibrate_terms, fit_projection, mean_pooled, spread_projection, weigh_words
     from itertools import islice
 
     if out.exists() and not restart:
@@ -151,7 +156,10 @@ def warm_start(
     else:
         spread_projection(checkpoint, seen)
         run = "warm start, whitened"
-    calibrate_terms(checkpoint, seen[: max(100, sample // 4)])
+    if words == "rarity":
+        run += f", {weigh_words(checkpoint, seen):,} words by rarity"
+    else:
+        calibrate_terms(checkpoint, seen[: max(100, sample // 4)])
     checkpoint._replace(facts=checkpoint.facts.after(run)).save(out)
     typer.echo(f"{out}: {run}")
 
@@ -288,6 +296,49 @@ def score(
     typer.echo(f"{out}: {written:,} records ({resumed:,} of them from the run before){skipped}; {loaded.what}")
     if pairs:
         typer.echo(f"A positive is above a negative of its record in {right / pairs:.1%} of {pairs:,} pairs")
+
+
+@app.command(epilog="Example: dupmae model teach all-MiniLM-L6-v2/ train.jsonl --max-tokens 256")
+@flags(ScoreOptions, leave_out=("scale", "similarity", "batch"))
+def teach(
+    teacher: Annotated[Path, typer.Argument(help="Sentence encoder in the layout of sentence-transformers.")],
+    files: Annotated[list[Path], typer.Argument(help='{"query", "pos": [..], "neg": [..]} a line.')],
+    options: ScoreOptions,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace what is there.")] = False,
+) -> None:
+    """Keep what a sentence encoder and BM25 say of every query and passage, for `finetune --teach-weight`.
+
+    FILE.teaching gets the encoder's vectors and the words of each text, so that in training every passage of a batch
+    has a score for every query of it. BM25 weighs words over the passages of each file, as if it were a collection.
+    """
+    with train_extra():
+        import numpy as np
+
+        from model.distributed import joined
+        from model.teacher import digest, load_bi_encoder
+    from rich.console import Console
+    from rich.progress import track
+
+    from model.records import Records
+    from model.teaching import beside
+    from model.teaching import teach as write
+
+    with joined(options.device) as ranks:
+        try:
+            encoder = load_bi_encoder(teacher, options.model_copy(update={"similarity": "cosine"}), ranks.device)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        for file in files:
+            with Records(file) as records:
+                shown = track(records, description=file.name, console=Console(stderr=True))
+                facts = write(
+                    records,
+                    shown,
+                    lambda queries, passages: np.array([*encoder.queries(queries), *encoder.passages(passages)]),
+                    digest(teacher),
+                    restart=restart,
+                )
+            typer.echo(f"{beside(file)}: {facts.texts:,} texts, {facts.passages:,} of them passages")
 
 
 @contextmanager

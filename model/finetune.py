@@ -2,15 +2,18 @@
 
 The paper trains the sum as a whole. Each part alone is added with a small factor because otherwise the one that starts
 better takes all the gradient, and because `mode=cls` and `mode=ot` are served as well. Distillation is the paper's
-third stage: the KL divergence between a teacher's scores and ours over each query's positive and negatives.
+third stage: the KL divergence between a teacher's scores and ours over each query's positive and negatives. Teaching is
+ours: the same over all passages of the batch, from two systems at once, of which each teaches one side.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
@@ -22,6 +25,7 @@ from model.judge import judge
 from model.loop import Task, check_length, group, train
 from model.options import FinetuneOptions, TrainingError
 from model.records import Records
+from model.teaching import COSINE_SCALE, Teaching
 
 
 def finetune(
@@ -45,14 +49,20 @@ def finetune(
 
     Raises:
         TrainingError: See `loop.train`; or the batch cannot be divided over ranks; or scores of a teacher are missing.
-        SourceError: A file has fewer records than a batch.
+        SourceError: A file has fewer records than a batch, or no teaching that the options ask for.
     """
     encoder = start.model.encoder
+    taught = [Teaching.of(file) for file in files] if options.teach_weight or options.align_weight else []
     for name in ("k_query", "k_document"):
         if (k := getattr(options, name)) > encoder.vocabulary_size:
             raise TrainingError(f"{name}={k}, but the vocabulary has {encoder.vocabulary_size} entries")
     for name in ("query_tokens", "document_tokens"):
         check_length(name, getattr(options, name), encoder)
+    if options.align_weight and (widths := {one.width for one in taught}) != {encoder.project.out_features}:
+        raise TrainingError(
+            f"align_weight={options.align_weight}, but [CLS] vectors have {encoder.project.out_features} dimensions "
+            f"and those of the teaching {sorted(widths)}; give START that --dense-dim, or teach by another encoder"
+        )
 
     def measure(step: int) -> dict[str, float] | None:
         due = dev and ranks.is_first and (step % options.dev_every == 0 or step == options.steps)
@@ -60,11 +70,15 @@ def finetune(
 
     task = Task(
         name="finetune",
-        network=_Finetuning(encoder, options, ranks),
+        network=_Finetuning(encoder, options, ranks, taught),
         groups=_groups(start.model, options),
         parts=Batches(files, start.tokenizer, options, ranks).parts,
         count=lambda parts: torch.tensor([len(parts[0].query_ids), parts[0].tokens], dtype=torch.float32),
-        made_by={"data": [file.digest for file in files], "start": list(start.facts.history)},
+        made_by={
+            "data": [file.digest for file in files],
+            "start": list(start.facts.history),
+            **({"teaching": [one.facts.teacher for one in taught]} if taught else {}),
+        },
         measure=measure,
     )
     train(task, options, ranks, folder)
@@ -91,19 +105,27 @@ def contrast(scores: Tensor, target: Tensor, ignored: Tensor) -> Tensor:
     return F.cross_entropy(scores.masked_fill(ignored, float("-inf")), target, reduction="sum")
 
 
-def distill(scores: Tensor, group: Tensor, teacher: Tensor) -> Tensor:
-    """Sum over queries of KL(teacher || student) over each query's own passages.
+def distill(scores: Tensor, teacher: Tensor, missing: Tensor) -> Tensor:
+    """Sum over queries of KL(teacher || student) over the columns of (B, M) scores that are not `missing`."""
+    ours, theirs = (side.masked_fill(missing, float("-inf")).log_softmax(1) for side in (scores, teacher))
+    each = theirs.exp() * (theirs - ours)
+    divergence: Tensor = each.masked_fill(missing, 0).sum()
+    return divergence
+
+
+def distance(cls: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Mean over texts of the squared distance of [CLS] vectors to others, which are stretched to `COSINE_SCALE ** 0.5`.
+
+    Their products are then logits. The unit is the squared length of what is wanted: 1 for vectors of zeros.
 
     Args:
-        scores: (B, M).
-        group: (B, G) int64, columns of a query's positive and negatives; -1 where it has fewer.
-        teacher: (B, G), the teacher's scores of them.
+        cls: (N, d').
+        wanted: (N, d') of length 1.
+        weight: (N,), 1 for rows that count, 0 for repeated ones.
     """
-    missing = group < 0
-    ours = scores.gather(1, group.clamp(min=0)).masked_fill(missing, float("-inf")).log_softmax(1)
-    theirs = teacher.masked_fill(missing, float("-inf")).log_softmax(1)
-    each = theirs.exp() * (theirs - ours)
-    return each.masked_fill(missing, 0).sum()
+    each = (cls.float() / COSINE_SCALE**0.5 - wanted).square().sum(1)
+    mean: Tensor = (weight @ each) / weight.sum()
+    return mean
 
 
 def flops(ot: Tensor, weight: Tensor) -> Tensor:
@@ -119,9 +141,11 @@ def flops(ot: Tensor, weight: Tensor) -> Tensor:
 class _Finetuning(nn.Module):
     """The losses of a batch of candidates, as the loop calls it."""
 
-    def __init__(self, encoder: FusedEncoder, options: FinetuneOptions, ranks: Ranks) -> None:
+    def __init__(
+        self, encoder: FusedEncoder, options: FinetuneOptions, ranks: Ranks, taught: Sequence[Teaching] = ()
+    ) -> None:
         super().__init__()
-        self.encoder, self.options, self.ranks = encoder, options, ranks
+        self.encoder, self.options, self.ranks, self.taught = encoder, options, ranks, taught
 
     def forward(self, drawn: Drawn, counts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Losses and other means over the queries of all ranks, this rank's share of them."""
@@ -140,23 +164,57 @@ class _Finetuning(nn.Module):
         terms = {"fused": contrast(fused, *columns), "cls": contrast(cls, *columns), "ot": contrast(ot, *columns)}
         total = options.contrast_weight * (terms["fused"] + options.part_weight * (terms["cls"] + terms["ot"]))
         if options.distill_weight:
-            terms["distill"] = distill(fused, everyone.group, drawn.teacher / options.temperature)
+            own_group = fused.gather(1, everyone.group.clamp(min=0))
+            terms["distill"] = distill(own_group, drawn.teacher / options.temperature, everyone.group < 0)
             total = total + options.distill_weight * terms["distill"]
+        if options.teach_weight:
+            terms |= self._teach(drawn, everyone, (cls, ot))
+            parts = terms["teach_cls"] + terms["teach_ot"]
+            total = total + options.teach_weight * (terms["teach"] + options.part_weight * parts)
 
-        # ---- sparsity, over the texts of all ranks, each of which counts its share of it
+        # ---- sparsity and vectors, over the texts of all ranks, each of which counts its share of it
         queries = self._gather(query, len(query[0]))
-        alike = torch.ones_like(queries.cls[:, 0])
-        rise = self._rise(drawn.progress) / self.ranks.size
-        sparsity = options.query_sparsity * flops(queries.ot, alike)
-        sparsity = (sparsity + options.document_sparsity * flops(passage.ot, everyone.once)) * rise
+        alike = torch.ones(len(queries.cls), device=queries.cls.device)
+        rise = self._rise(drawn.progress)
+        shared = options.query_sparsity * rise * flops(queries.ot, alike)
+        shared = shared + options.document_sparsity * rise * flops(passage.ot, everyone.once)
+        if options.align_weight:
+            away = self._away(drawn, queries, alike) + self._away(drawn, passage, everyone.once, everyone.keys)
+            shared = shared + options.align_weight * away
 
         # ---- what the log shows
         best = fused.masked_fill(everyone.ignored, float("-inf")).argmax(1)
         terms["accuracy"] = (best == everyone.target).float().sum()
         terms["query_terms"] = (query[1].values > 0).float().sum()
         means = {name: value / queries_in_all for name, value in terms.items()}
-        documents = (own[1].values > 0).float().sum(1).mean() / self.ranks.size
-        return {"total": total / queries_in_all + sparsity, **means, "document_terms": documents}
+        means["document_terms"] = (own[1].values > 0).float().sum(1).mean() / self.ranks.size
+        if options.align_weight:
+            means["align"] = away / self.ranks.size
+        return {"total": total / queries_in_all + shared / self.ranks.size, **means}
+
+    def _teach(self, drawn: Drawn, everyone: Candidates, parts: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """What two systems say of all the batch: their sum of the sum, each of its side."""
+        cls, ot = parts
+        said = self.taught[drawn.source].said(_numpy(drawn.query_keys), self._known(everyone.keys))
+        cosine, words = (torch.from_numpy(side).to(cls.device) for side in said)
+        cosine, words = COSINE_SCALE * cosine, self.options.words_scale * words
+        missing = everyone.once == 0
+        return {
+            "teach": distill(cls + ot, cosine + words, missing),
+            "teach_cls": distill(cls, cosine, missing),
+            "teach_ot": distill(ot, words, missing),
+        }
+
+    def _away(self, drawn: Drawn, texts: Encoded, weight: Tensor, keys: Tensor | None = None) -> Tensor:
+        """How far [CLS] vectors of all ranks' queries, or of passages with these keys, are from their teacher's."""
+        numbers = _numpy(self.ranks.gather(drawn.query_keys)) if keys is None else self._known(keys)
+        wanted = torch.from_numpy(self.taught[drawn.source].vectors(numbers)).to(texts.cls.device)
+        with torch.autocast(wanted.device.type, enabled=False):
+            return distance(texts.cls, wanted, weight)
+
+    def _known(self, keys: Tensor) -> NDArray[np.int64]:
+        """Keys of columns; an empty column, which nobody counts, takes that of the first."""
+        return _numpy(torch.where(keys == 0, keys[0], keys))
 
     def _encode(self, ids: Tensor, mask: Tensor, k: int) -> tuple[Tensor, Sparse]:
         """`cls` (N, d') and the k strongest terms (N, k); chunks are computed again for their gradient."""
@@ -187,6 +245,11 @@ class _Finetuning(nn.Module):
         """The factor of sparsity: it rises with time squared, so that terms are learned before they are dropped."""
         warmup = self.options.sparsity_warmup
         return min(1.0, progress / warmup) ** 2 if warmup else 1.0
+
+
+def _numpy(keys: Tensor) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = keys.cpu().numpy()
+    return found
 
 
 def _groups(model: DupMAE, options: FinetuneOptions) -> list[dict[str, object]]:

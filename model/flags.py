@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import typer
@@ -10,20 +10,24 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 
-def flags(kind: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def flags(
+    kind: type[BaseModel], *, leave_out: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command with a parameter `options` one flag for each field of `kind` in its place.
 
-    What the model refuses is wrong usage (exit code 2) and names the flag and the value.
+    What the model refuses is wrong usage (exit code 2) and names the flag and the value. Fields to `leave_out` keep
+    their defaults.
     """
+    names = [name for name in kind.model_fields if name not in leave_out]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
         own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
-        added = [_flag(kind, name) for name in kind.model_fields]
+        added = [_flag(kind, name) for name in names]
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> None:
-            given = {name: values.pop(name) for name in kind.model_fields}
+            given = {name: values.pop(name) for name in names}
             command(**values, options=_validated(kind, given))
 
         wrapper.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]  # what typer reads

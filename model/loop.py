@@ -79,6 +79,8 @@ def train(task: Task, options: LoopOptions, ranks: Ranks, folder: Path) -> None:
         Interrupted: SIGINT or SIGTERM came; the step was finished and its state saved.
     """
     network = task.network.to(ranks.device)
+    if options.dropout is not None:
+        set_dropout(network, options.dropout)
     _freeze_all_but(task.groups, network)
     optimizer = AdamW(task.groups, fused=ranks.device.type == "cuda")
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -187,6 +189,13 @@ def linear_schedule(steps: int, warmup: float) -> Callable[[int], float]:
     """
     rise = max(1, round(steps * warmup))
     return lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """Let every dropout layer drop this share; a checkpoint's configuration goes on saying what it said."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
 
 
 def check_length(name: str, tokens: int, encoder: FusedEncoder) -> None:

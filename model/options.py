@@ -29,6 +29,9 @@ class LoopOptions(BaseModel):
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which learning rates rise.")
     weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms have none.")
     clip: float = Field(1.0, gt=0, description="Longest gradient.")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="Of every layer; START's own when not given. 0 saves a CPU most of attention."
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Of products; weights and losses stay float32.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
     save_every: int = Field(200, ge=1, description="Steps between states that a killed run goes on from.")
@@ -88,6 +91,15 @@ class FinetuneOptions(LoopOptions):
     part_weight: float = Field(0.3, ge=0, description="The same loss of the CLS and of the OT score alone, times this.")
     distill_weight: float = Field(0.0, ge=0, description="Factor of the KL divergence to the scores of a teacher.")
     temperature: float = Field(1.0, gt=0, description="Divides the teacher's scores.")
+    teach_weight: float = Field(
+        0.0, ge=0, description="Factor of the KL divergence to what `teach` wrote, over all passages of the batch."
+    )
+    align_weight: float = Field(
+        0.0, ge=0, description="Factor of the distance of [CLS] vectors to the vectors that `teach` wrote."
+    )
+    words_scale: float = Field(
+        12.0, ge=0, description="What BM25 gives a passage that holds all words asked, where a cosine of 1 gives 20."
+    )
     query_sparsity: float = Field(0.03, ge=0, description="Factor of FLOPS regularization of queries.")
     document_sparsity: float = Field(0.01, ge=0, description="The same for passages.")
     sparsity_warmup: float = Field(0.3, ge=0, lt=1, description="Share of the steps in which both factors rise.")
@@ -96,8 +108,8 @@ class FinetuneOptions(LoopOptions):
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> "FinetuneOptions":
-        if not self.contrast_weight + self.distill_weight:
-            raise ValueError("contrast_weight and distill_weight are both 0: nothing is left to learn")
+        if not self.contrast_weight + self.distill_weight + self.teach_weight:
+            raise ValueError("contrast_weight, distill_weight and teach_weight are all 0: nothing is left to learn")
         return self
 
 

@@ -9,7 +9,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -40,7 +40,15 @@ class Limits(NamedTuple):
 class Reader:
     """A tokenizer, and what its network wants to be given."""
 
-    def __init__(self, tokenizer: Tokenizer, device: torch.device, *, pad_id: int, types: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        *,
+        pad_id: int,
+        types: bool,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+    ) -> None:
         """Take a tokenizer, which is changed: it neither pads nor cuts any more.
 
         Args:
@@ -48,13 +56,17 @@ class Reader:
             device: Where the network is.
             pad_id: What stands behind a shorter text.
             types: Whether the network is told which text of a pair a token is of.
+            precision: Of products; auto is bf16 on a GPU and fp32 elsewhere.
         """
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer, self._device, self._pad_id, self._types = tokenizer, device, pad_id, types
+        self._half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
     @classmethod
-    def of(cls, network: Any, folder: Path, device: torch.device) -> "Reader":
+    def of(
+        cls, network: Any, folder: Path, device: torch.device, precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ) -> "Reader":
         """The reader of a loaded network, with the tokenizer of its folder.
 
         Raises:
@@ -68,9 +80,8 @@ class Reader:
             )
         if config.pad_token_id is None:
             raise SourceError(f"{folder / 'config.json'} names no pad_token_id; add the one of the tokenizer")
-        return cls(
-            tokenizer, device, pad_id=config.pad_token_id, types=(getattr(config, "type_vocab_size", None) or 0) > 1
-        )
+        types = (getattr(config, "type_vocab_size", None) or 0) > 1
+        return cls(tokenizer, device, pad_id=config.pad_token_id, types=types, precision=precision)
 
     def texts(self, texts: Sequence[str], most: int) -> list[Tokens]:
         """Tokens of texts, each cut to `most` with special tokens."""
@@ -87,9 +98,9 @@ class Reader:
         return [self._tokenizer.post_process(*pair) for pair in zip(firsts, seconds, strict=True)]
 
     def rows(self, tokens: Sequence[Tokens], forward: Callable[[Inputs], Iterable[R]]) -> list[R]:
-        """What `forward` makes of a batch, a row for each text, in the order of `tokens`. In bf16 on a GPU."""
+        """What `forward` makes of a batch, a row for each text, in the order of `tokens`."""
         rows: dict[int, R] = {}
-        half = torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda")
+        half = torch.autocast(self._device.type, torch.bfloat16, enabled=self._half)
         with torch.inference_mode(), half:
             for batch in batches([len(text.ids) for text in tokens], BATCH_TOKENS[self._device.type]):
                 found = forward(self._inputs([tokens[position] for position in batch]))

@@ -43,7 +43,10 @@ class ScoreOptions(BaseModel):
     query_prompt: str | None = Field(None, description="Put before queries; what the folder says, else nothing.")
     document_prompt: str | None = Field(None, description="Put before passages; the same.")
     batch: int = Field(64, ge=1, description="Records at once; a passage they share is encoded once.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda (in bf16) where there is one.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of products; auto: bf16 on a GPU, fp32 elsewhere. CPUs with AMX are quicker in bf16."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,10 @@ from model.options import FinetuneOptions, TrainingError
 from model.reader import Inputs, Limits, Reader, load_network, longest, read_json
 from model.score import Pair, ScoreOptions, Teacher
 from model.sentence_folder import MODULES, Layout, read_layout
+from model.teaching import COSINE_SCALE
 from model.vector import FusedVector
 
 V = TypeVar("V")
-
-COSINE_SCALE = 20.0
-"""The temperature of 0.05 that bi-encoders are commonly trained with, as a factor."""
 
 MAX_TOKENS = 256
 """Longest passage unless told otherwise: more than students are usually given."""
@@ -61,7 +59,7 @@ def load_teacher(folder: Path, options: ScoreOptions, device: torch.device) -> T
                 raise TrainingError(f"{folder} scores {value} for {pair!r:.200}; try --device cpu, or another teacher")
         return [scale * value for value in found]
 
-    return Teacher(f"{judge.what}, scores times {scale:g}", _digest(folder), device.type, score)
+    return Teacher(f"{judge.what}, scores times {scale:g}", digest(folder), device.type, score)
 
 
 class _Judge(NamedTuple):
@@ -100,7 +98,7 @@ def _cross_encoder(folder: Path, options: ScoreOptions, device: torch.device) ->
     network = load_network(AutoModelForSequenceClassification, folder).to(device)
     if network.config.num_labels != 1:
         raise SourceError(f"{folder} has {network.config.num_labels} labels; a cross-encoder that scores has one")
-    reader = Reader.of(network, folder, device)
+    reader = Reader.of(network, folder, device, options.precision)
     limits = _limits(folder, options, longest(network))
     if 2 * limits.query > limits.passage:
         raise ValueError(f"--max-query-tokens {limits.query} is more than half of a pair of {limits.passage}; lower it")
@@ -111,9 +109,40 @@ def _cross_encoder(folder: Path, options: ScoreOptions, device: torch.device) ->
     return _Judge("cross-encoder", score)
 
 
-def _bi_encoder(layout: Layout, options: ScoreOptions, device: torch.device) -> _Judge:
+class BiEncoder(NamedTuple):
+    """A loaded bi-encoder: `queries` and `passages` are encoded to vectors (D,) float32, whose product is the score."""
+
+    layout: Layout
+    queries: Callable[[list[str]], list[NDArray[np.float32]]]
+    passages: Callable[[list[str]], list[NDArray[np.float32]]]
+
+
+def load_bi_encoder(folder: Path, options: ScoreOptions, device: torch.device) -> BiEncoder:
+    """Load a bi-encoder for its vectors, with its prompts.
+
+    Raises:
+        SourceError: The folder is not in the layout of sentence-transformers, is damaged, or lacks something.
+        ValueError: The options do not fit it.
+    """
+    if not (folder / MODULES).is_file():
+        raise SourceError(f"{folder} is not in the layout of sentence-transformers: no {MODULES}")
+    layout = read_layout(folder, options)
+    encoder = _encoder(layout, options, device)
+    before = (
+        layout.query_prompt if options.query_prompt is None else options.query_prompt,
+        layout.document_prompt if options.document_prompt is None else options.document_prompt,
+    )
+    return BiEncoder(
+        layout,
+        lambda texts: encoder.queries([before[0] + text for text in texts]),
+        lambda texts: encoder.passages([before[1] + text for text in texts]),
+    )
+
+
+def _encoder(layout: Layout, options: ScoreOptions, device: torch.device) -> BiEncoder:
+    """Without prompts."""
     network = load_network(AutoModel, layout.body, unused="pooler.").to(device)
-    reader = Reader.of(network, layout.body, device)
+    reader = Reader.of(network, layout.body, device, options.precision)
     limits = _limits(layout.body, options, longest(network), layout.max_tokens)
 
     def forward(inputs: Inputs) -> Iterable[NDArray[np.float32]]:
@@ -125,13 +154,16 @@ def _bi_encoder(layout: Layout, options: ScoreOptions, device: torch.device) -> 
         lowered = [text.lower() for text in texts] if layout.lower else texts
         return reader.rows(reader.texts(lowered, most), forward)
 
+    return BiEncoder(
+        layout, lambda queries: encode(queries, limits.query), lambda passages: encode(passages, limits.passage)
+    )
+
+
+def _bi_encoder(layout: Layout, options: ScoreOptions, device: torch.device) -> _Judge:
+    encoder = _encoder(layout, options, device)
     return _Judge(
         f"bi-encoder ({layout.pooling} pooling, {layout.similarity})",
-        _each_once(
-            lambda queries: encode(queries, limits.query),
-            lambda passages: encode(passages, limits.passage),
-            lambda query, passage: float(query @ passage),
-        ),
+        _each_once(encoder.queries, encoder.passages, lambda query, passage: float(query @ passage)),
         COSINE_SCALE if layout.similarity == "cosine" else 1.0,
         layout.query_prompt,
         layout.document_prompt,
@@ -141,7 +173,13 @@ def _bi_encoder(layout: Layout, options: ScoreOptions, device: torch.device) -> 
 def _fused(folder: Path, options: ScoreOptions, device: torch.device) -> _Judge:
     loaded = checkpoint.load(folder)
     encoder, facts, usual = loaded.model.encoder.eval().to(device), loaded.facts, FinetuneOptions()
-    reader = Reader(loaded.tokenizer.backend_tokenizer, device, pad_id=loaded.tokenizer.pad_token_id, types=False)
+    reader = Reader(
+        loaded.tokenizer.backend_tokenizer,
+        device,
+        pad_id=loaded.tokenizer.pad_token_id,
+        types=False,
+        precision=options.precision,
+    )
     limits = _limits(folder, options, encoder.mlm.config.max_position_embeddings)
 
     def encode(texts: list[str], most: int, k: int) -> list[FusedVector]:
@@ -199,7 +237,7 @@ def _limits(folder: Path, options: ScoreOptions, *known: int | None) -> Limits:
     return Limits(options.max_query_tokens, passage)
 
 
-def _digest(folder: Path) -> str:
+def digest(folder: Path) -> str:
     """SHA-256 over what makes a score: weights, configuration and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

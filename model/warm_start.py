@@ -3,8 +3,9 @@
 `W_cls`, so that the [CLS] side is a useful vector at a scale where inner products are logits: `fit_projection` by ridge
 regression onto the vectors of a model that has some (a mean-pooling sentence encoder; or the same model before its body
 moved on), or `spread_projection` by whitening where there is no such model. And `calibrate_terms`: gains and biases, so
-that a term counts by how far it stands above its own average and the two parts start at equal strength. Or, where the
-body of a model with good heads has moved on, `refresh_heads`: both as they were, in terms of the body as it is.
+that a term counts by how far it stands above its own average and the two parts start at equal strength; or
+`weigh_words`, once the head tells the words of a text, so that they count by how rare they are. Or, where the body of a
+model with good heads has moved on, `refresh_heads`: both as they were, in terms of the body as it is.
 """
 
 import math
@@ -25,6 +26,18 @@ SCALE = 20.0
 LOUDEST = 2.0
 """Standard deviation of the scores of unlike texts that a projection may start with: a [CLS] state that does not tell
 texts apart yet must not outvote the words."""
+
+ABSENT = 3.0
+"""Where a word's weight begins: so many deviations above what it scores in texts that lack it."""
+
+WORD_SCALE = 0.5
+"""What two texts score for sharing a word, for each nat of its rarity: about 12 for a usual query found whole."""
+
+COMMON = 1.0
+"""Nats of rarity below which a word weighs nothing: those of a word that every third text holds."""
+
+SHY = 3.0
+"""How many texts must hold a word until its own mean counts as much as the usual one."""
 
 Vectors = Callable[[Tensor, Tensor], Tensor]
 """input_ids (B, L), attention_mask (B, L) -> (B, D), the vectors to come near to."""
@@ -125,6 +138,56 @@ def calibrate_terms(checkpoint: Checkpoint, texts: Sequence[str], *, active: int
     gain = (SCALE / F.relu(above - threshold).square().sum(1).mean()).sqrt()
     encoder.terms.gain.fill_(gain)
     encoder.terms.bias.copy_(-gain * (mean + threshold))
+
+
+@torch.no_grad()
+def weigh_words(checkpoint: Checkpoint, texts: Sequence[str]) -> int:
+    """Set `terms` so that a text's bag of words begins as what it says: its own words, the rare ones the most.
+
+    `mu` has one mean for a word that a text holds and another for one that it lacks. Gain and bias make 0 of what lies
+    `ABSENT` deviations above the second, or half of the way between the two if that is less; and of the first they make
+    the square root of the word's weight, so that two texts score its weight for sharing it, as in BM25. Where a word is
+    held too seldom to say, the way between the means is the usual one.
+
+    Args:
+        checkpoint: Changed in place; its head must tell words in sight already (see `pretrain`).
+        texts: Some thousand passages and queries; nothing is held but sums. Rarity is counted over all of them, means
+            over the longer half, since a maximum grows with the number of positions.
+
+    Returns:
+        How many entries some text of the longer half held.
+    """
+    encoder = checkpoint.model.encoder.eval()
+    V, median = encoder.vocabulary_size, sorted(map(len, texts))[len(texts) // 2]
+    seen = torch.zeros(V, dtype=torch.double)
+    n, total, squares, held, held_total = 0, *(torch.zeros(V, dtype=torch.double) for _ in range(4))
+    for kind in (True, False):
+        for tokens in _tokens(checkpoint.tokenizer, [text for text in texts if (len(text) >= median) == kind]):
+            ordinary = encoder.ordinary(*tokens)
+            present = torch.zeros(len(ordinary), V, dtype=torch.double)
+            present = present.scatter_reduce(1, tokens[0], ordinary.double(), reduce="amax")  # (B, V)
+            seen += present.sum(0)
+            if kind:
+                mu, present = (
+                    side[ordinary.any(1)] for side in (_mu(encoder, encoder.hidden(*tokens), *tokens), present)
+                )
+                mu = mu.double()
+                n, total, squares = n + len(mu), total + mu.sum(0), squares + mu.square().sum(0)
+                held, held_total = held + present.sum(0), held_total + (mu * present).sum(0)
+    mean, seldom = total / n, held < n / 2
+    without = (total - held_total) / (n - held).clamp(min=1)
+    usual = ((held_total - held * without)[seldom].sum() / held[seldom].sum()).clamp(min=1e-3)
+    without = torch.where(seldom, without, mean - usual * held / n)  # hardly a text lacks the word
+    deviation = (squares / n - mean.square()).clamp(min=0).sqrt()
+    way = ((held_total - held * without + usual * SHY) / (held + SHY)).clamp(min=usual / 4)
+    zero = torch.minimum(ABSENT * deviation, way / 2)
+    rarity = ((len(texts) - seen + 0.5) / (seen + 0.5)).log1p()
+    weight = WORD_SCALE * (rarity - COMMON).clamp(min=0)
+    gain = weight.sqrt() / (way - zero)
+    gain = gain.clamp(min=gain.median() / 20)  # or words of no weight could never get one
+    encoder.terms.gain.copy_(gain)
+    encoder.terms.bias.copy_(-gain * (without + zero + usual * (weight == 0)))
+    return int((held > 0).sum())
 
 
 @torch.no_grad()

@@ -2,11 +2,12 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 import model.cli
@@ -17,7 +18,17 @@ from model.finetune import finetune
 from model.lines import SourceError
 from model.options import FinetuneOptions, TrainingError
 from model.records import Records
-from model.warm_start import LOUDEST, SCALE, calibrate_terms, fit_projection, mean_pooled, own_cls, spread_projection
+from model.warm_start import (
+    LOUDEST,
+    SCALE,
+    WORD_SCALE,
+    calibrate_terms,
+    fit_projection,
+    mean_pooled,
+    own_cls,
+    spread_projection,
+    weigh_words,
+)
 from tests.model.training import SENTENCES, log, save_bert, write_records, write_text
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -119,6 +130,32 @@ def test_a_warm_start_gives_both_parts_the_scale_of_logits(start: Checkpoint) ->
     assert cls.square().sum(1).mean().item() == pytest.approx(SCALE, rel=0.3)
     assert bag.values.square().sum(1).mean().item() == pytest.approx(SCALE, rel=0.05)
     assert 5 < (bag.values > 0).sum(1).float().mean() < 60
+
+
+def test_words_by_rarity_weigh_most_in_texts_that_hold_them_and_common_ones_nothing(
+    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    body = BertModel.from_pretrained(save_bert(tiny_tokenizer, tmp_path / "bert"), add_pooling_layer=False)
+    for parameter in body.encoder.parameters():
+        parameter.data *= 0.1 if parameter.ndim > 1 else 1  # states stay near embeddings, which the new head names
+    body.embeddings.word_embeddings.weight.data.normal_()
+    body.save_pretrained(tmp_path / "bert")
+    start = load(tmp_path / "bert")
+    texts = [f"the {text}" for text in TEXTS] * 3  # often enough for means of their own
+    assert weigh_words(start, texts) > 40
+    inputs = start.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        _, bag = start.model.encoder(inputs["input_ids"], inputs["attention_mask"], start.model.encoder.vocabulary_size)
+    weights = bag.dense(start.model.encoder.vocabulary_size)  # (N, V)
+    known = start.tokenizer.get_vocab()
+    assert weights[:, known["the"]].max() < 0.01
+    for word in ("king", "sound", "python"):
+        holds = torch.tensor([word in text.split() for text in texts])
+        found, lacking = weights[holds, known[word]].mean().item(), weights[~holds, known[word]].mean().item()
+        rarity = math.log1p((len(texts) - holds.sum() + 0.5) / (holds.sum() + 0.5))
+        assert found == pytest.approx((WORD_SCALE * (rarity - 1)) ** 0.5, rel=0.35)
+        assert lacking < found / 4
 
 
 def test_a_projection_fitted_to_its_own_vectors_gives_them_again(start: Checkpoint) -> None:

@@ -3,14 +3,17 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from model.candidates import key
 from model.checkpoint import Checkpoint, load
 from model.distributed import Ranks
 from model.dupmae import Sparse
@@ -18,6 +21,7 @@ from model.example import to_line
 from model.finetune import Encoded, contrast, distill, finetune, flops, scores
 from model.options import FinetuneOptions
 from model.records import Example, Records
+from model.teaching import Teaching, teach
 from model.warm_start import calibrate_terms
 from tests.model.training import SENTENCES, log, save_bert
 
@@ -68,7 +72,7 @@ def test_distillation_is_the_divergence_from_the_teacher_over_each_query_s_passa
     for row, size in enumerate(sizes):
         ours = score[row, group[row, :size]].log_softmax(0)
         by_hand = by_hand + F.kl_div(ours, teacher[row, :size].softmax(0), reduction="sum")
-    found = distill(score, group, teacher)
+    found = distill(score.gather(1, group.clamp(min=0)), teacher, group < 0)
     torch.testing.assert_close(found, by_hand, atol=1e-5, rtol=1e-4)
     slopes = (torch.autograd.grad(loss, score)[0] for loss in (found, by_hand))
     torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-4)
@@ -150,6 +154,69 @@ def step_by_hand(start: Checkpoint, options: FinetuneOptions) -> dict[str, float
     total += options.query_sparsity * cost_of_queries + options.document_sparsity * cost_of_documents
     terms = [sum(map(len, each)) / len(each) for each in bags]
     return {**means, "total": total, "query_terms": terms[0], "document_terms": terms[1]}
+
+
+def test_a_step_taught_by_two_systems_learns_each_side_from_its_own_and_the_sum_from_their_sum(
+    start: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(to_line(record) + "\n" for record in RECORDS))
+    records, width = Records(path), start.model.encoder.project.out_features
+    teach(records, records, lambda *sides: np.array([unit(t, width) for side in sides for t in side]), "a digest")
+    options = FinetuneOptions(
+        steps=1,
+        batch_size=len(RECORDS),
+        negatives=2,
+        document_tokens=64,
+        k_query=start.model.encoder.vocabulary_size,
+        k_document=12,
+        contrast_weight=0,
+        query_sparsity=0,
+        document_sparsity=0,
+        teach_weight=0.7,
+        part_weight=0.2,
+        align_weight=0.3,
+        words_scale=9,
+    )
+    wanted = taught_by_hand(start, options, Teaching.of(records))
+    finetune(start, [records], options, Ranks(0, 1, torch.device("cpu")), tmp_path / "run")
+    for name, value in wanted.items():
+        assert log(tmp_path / "run", name) == [pytest.approx(value, rel=1e-3)], name
+
+
+@torch.no_grad()
+def taught_by_hand(start: Checkpoint, options: FinetuneOptions, teaching: Teaching) -> dict[str, float]:
+    passages = list(dict.fromkeys(text for r in RECORDS for text in (*r.positives, *r.negatives)))
+    documents = {text: encoded(start, text, options.k_document) for text in passages}
+    queries = [encoded(start, record.query, options.k_query) for record in RECORDS]
+    sums = dict.fromkeys(("teach", "teach_cls", "teach_ot"), 0.0)
+    for record, (q_cls, q_ot) in zip(RECORDS, queries, strict=True):
+        cls = {text: sum(a * b for a, b in zip(q_cls, d_cls, strict=True)) for text, (d_cls, _) in documents.items()}
+        ot = {text: sum(q_ot.get(i, 0.0) * value for i, value in d_ot.items()) for text, (_, d_ot) in documents.items()}
+        said = teaching.said(np.array([key(record.query)]), np.array([key(text) for text in passages]))
+        cosine = {text: 20 * value for text, value in zip(passages, said.cosine[0].tolist(), strict=True)}
+        words = {text: 9 * value for text, value in zip(passages, said.words[0].tolist(), strict=True)}
+        both, fused = ({text: one[text] + two[text] for text in passages} for one, two in ((cosine, words), (cls, ot)))
+        for name, teacher, student in (("teach", both, fused), ("teach_cls", cosine, cls), ("teach_ot", words, ot)):
+            theirs, ours = log_shares(teacher, passages), log_shares(student, passages)
+            sums[name] += sum(math.exp(theirs[text]) * (theirs[text] - ours[text]) for text in passages)
+    means = {name: value / len(RECORDS) for name, value in sums.items()}
+    means["align"] = mean_distance(
+        teaching, [(r.query, cls) for r, (cls, _) in zip(RECORDS, queries, strict=True)]
+    ) + mean_distance(teaching, [(text, cls) for text, (cls, _) in documents.items()])
+    taught = means["teach"] + options.part_weight * (means["teach_cls"] + means["teach_ot"])
+    return {**means, "total": options.teach_weight * taught + options.align_weight * means["align"]}
+
+
+def mean_distance(teaching: Teaching, texts: list[tuple[str, list[float]]]) -> float:
+    wanted = teaching.vectors(np.array([key(text) for text, _ in texts])).tolist()
+    pairs = ((cls, vector) for (_, cls), vector in zip(texts, wanted, strict=True))
+    return sum(math.dist([x / 20**0.5 for x in cls], vector) ** 2 for cls, vector in pairs) / len(texts)
+
+
+def unit(text: str, width: int) -> NDArray[np.float32]:
+    vector = np.random.default_rng(key(text)).normal(size=width).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 def encoded(start: Checkpoint, text: str, k: int) -> tuple[list[float], dict[int, float]]:
