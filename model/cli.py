@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from model.artifact import Precision
 from model.flags import flags
 from model.options import AdaptOptions, FinetuneOptions, PretrainOptions, TrainingError
 from model.score import ScoreOptions
@@ -228,7 +229,7 @@ def adapt(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that `dupmae model finetune` wrote.")],
     out: Annotated[Path, typer.Argument(help="New artifact folder; must not exist.")],
-    precision: Annotated[Literal["fp32", "int8"], typer.Option(help="int8 for CPUs, fp32 for all else.")] = "int8",
+    precision: Annotated[Precision, typer.Option(help="int8 for CPUs, fp16 for GPUs, fp32 for both.")] = "int8",
     facts: Annotated[Path | None, typer.Option(help="JSON file: name, licence, k_query, max_query_tokens, ...")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card in Markdown; a stub when not given.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Texts to compare on; else docstrings of Python.")] = None,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import getdoc
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -28,15 +28,15 @@ from model.artifact import (
     Artifact,
     ArtifactError,
     Manifest,
+    Precision,
     digest,
 )
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder
 from model.graph import EncoderGraph, FloatProducts, Products, Weights
+from model.half import LIMIT, HalfProducts, widest
 from model.quantize import Int8Products, channel_peaks
 from model.vector import FusedVector
-
-Precision = Literal["fp32", "int8"]
 
 
 class ExportError(ArtifactError):
@@ -107,7 +107,11 @@ class Agreement(NamedTuple):
     overlap: float
 
 
-BUDGETS = {"fp32": Agreement(1e-4, 1e-4, 0.999), "int8": Agreement(0.2, 0.2, 0.9)}
+BUDGETS = {
+    "fp32": Agreement(1e-4, 1e-4, 0.999),
+    "fp16": Agreement(0.005, 0.005, 0.99),
+    "int8": Agreement(0.2, 0.2, 0.9),
+}
 
 
 def export(
@@ -132,7 +136,8 @@ def export(
         texts: Real texts to compare PyTorch and the artifact on; int8 is calibrated on them too.
 
     Raises:
-        ExportError: Another kind of network, no texts, the folder exists, or the artifact is over its budget.
+        ExportError: Another kind of network, no texts, the folder exists, the network is too wide for float16, or the
+            artifact is over its budget.
     """
     _check(encoder, tokenizer, folder, facts)
     if not texts:
@@ -208,7 +213,20 @@ def _products(
     if precision == "fp32":
         return FloatProducts
     ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    if precision == "fp16":
+        _check_range(encoder, ids)
+        return HalfProducts
     return partial(Int8Products, peaks=channel_peaks(encoder, ids))
+
+
+def _check_range(encoder: FusedEncoder, texts: Sequence[Sequence[int]]) -> None:
+    """A CPU multiplies in float32 whatever the graph says, so what overflows on a GPU is not seen when it runs here."""
+    reached = widest(encoder, texts)
+    if reached.size > LIMIT:
+        raise ExportError(
+            f"{reached.layer} reaches {reached.size:,.0f}, and float16 ends at {np.finfo(np.float16).max:,.0f}; "
+            "export with --precision fp32"
+        )
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:

@@ -1,12 +1,13 @@
 import copy
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from model.artifact import MODEL_CARD, Artifact, ArtifactError
+from model.artifact import MODEL_CARD, Artifact, ArtifactError, Precision
 from model.checkpoint import Checkpoint, Facts
 from model.cli import app
 from model.dupmae import DupMAE, FusedEncoder
@@ -44,7 +45,7 @@ def test_info_on_a_folder_that_is_no_artifact_raises(tmp_path: Path) -> None:
     assert isinstance(CliRunner().invoke(app, ["info", str(tmp_path)]).exception, ArtifactError)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_export_writes_an_artifact_with_the_given_facts_and_card(
     checkpoint: Path, tmp_path: Path, precision: str
 ) -> None:

@@ -47,15 +47,17 @@ def test_exporting_twice_gives_the_same_bytes(
     assert again.fingerprint == tiny_artifact.fingerprint
 
 
-def test_the_precisions_have_fingerprints_of_their_own(tiny_artifact: Artifact, tiny_artifact_int8: Artifact) -> None:
-    assert tiny_artifact.fingerprint != tiny_artifact_int8.fingerprint
+def test_the_precisions_have_fingerprints_of_their_own(
+    tiny_artifact: Artifact, tiny_artifact_fp16: Artifact, tiny_artifact_int8: Artifact
+) -> None:
+    assert len({tiny_artifact.fingerprint, tiny_artifact_fp16.fingerprint, tiny_artifact_int8.fingerprint}) == 3
 
 
 def test_the_tied_matrix_is_in_the_file_once(
-    tiny_network: FusedEncoder, tiny_artifact: Artifact, tiny_artifact_int8: Artifact
+    tiny_network: FusedEncoder, tiny_artifact: Artifact, tiny_artifact_fp16: Artifact, tiny_artifact_int8: Artifact
 ) -> None:
     tied = tiny_network.mlm.bert.embeddings.word_embeddings.weight.numel()
-    for artifact in (tiny_artifact, tiny_artifact_int8):
+    for artifact in (tiny_artifact, tiny_artifact_fp16, tiny_artifact_int8):
         assert [name for name, array in initializers(artifact).items() if array.size == tied] == [
             "bert.embeddings.word_embeddings.weight"
         ]
