@@ -163,9 +163,10 @@ def export(
 def agreement(encoder: FusedEncoder, exported: Encoder, texts: Sequence[str]) -> Agreement:
     """Compare the documents' vectors of PyTorch, text by text, with those of an artifact."""
     manifest = exported.artifact.manifest
+    ids = [exported.input_ids(manifest.document_prompt + text, manifest.max_document_tokens) for text in texts]
     pairs = [
-        (_reference(encoder, exported.input_ids(text, manifest.max_document_tokens), manifest.k_document), found.vector)
-        for text, found in zip(texts, exported.encode_documents(texts), strict=True)
+        (_reference(encoder, wanted, manifest.k_document), found.vector)
+        for wanted, found in zip(ids, exported.encode_documents(texts), strict=True)
     ]
     cls_scale = max(float(np.abs(wanted.cls).max()) for wanted, _ in pairs)
     ot_scale = max(float(wanted.ot_values.max(initial=0)) for wanted, _ in pairs)

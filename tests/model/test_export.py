@@ -27,6 +27,13 @@ def test_float32_says_what_pytorch_says(tiny_network: FusedEncoder, tiny_encoder
     assert found.overlap == 1
 
 
+def test_a_prompt_is_put_before_what_both_are_asked(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    facts = default_facts("prompted", tiny_network).model_copy(update={"document_prompt": "text : "})
+    export(tiny_network, tiny_tokenizer, tmp_path / "a", precision="fp32", facts=facts, card="", texts=TEXTS)
+
+
 @pytest.mark.parametrize("activation", ["raw", "relu", "log1p"])
 def test_every_activation_is_in_the_graph(
     tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, activation: Activation
