@@ -58,7 +58,7 @@ class Manifest(BaseModel):
         pooling: Where the dense vector comes from.
         precision: Of the weights and of the products with them.
         training: A summary of data, steps and losses.
-        evaluation: Collection -> metric -> value.
+        evaluation: Collection -> metric -> value; of a file that the export judged, also what the export changed.
         licence: SPDX expression.
         fingerprint: Of weights, tokenizer and the fields in `VECTOR_FIELDS`.
         compatible_with: Fingerprints whose indexes this artifact may search, each with the measured top-10 overlap.
