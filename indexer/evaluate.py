@@ -19,9 +19,10 @@ from indexer.build import BuildOptions, Progress, build_index, ignore_progress, 
 from indexer.documents import BadRecord, Document, load_qrels, load_queries, read_documents
 from indexer.edge import EdgeEngine
 from indexer.exact import Agreement, ExactScores, compare
-from indexer.measures import MEASURES, Estimate, Qrels, Run, estimate, judge, write_run
+from indexer.measures import MEASURES, Qrels, Run, judge, write_run
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Mode, Store
 from model.encoder import Encoder, EncodingError
+from model.estimate import Estimate, estimate
 from model.lines import SourceError
 from model.vector import FusedVector
 

@@ -1,8 +1,4 @@
-"""How good rankings are: measures per query from `ir-measures`, and intervals from a paired bootstrap.
-
-Paired means that all systems are resampled with the same queries, so that a difference between two systems is not
-drowned by the difference between easy and hard queries.
-"""
+"""How good rankings are: measures per query from `ir-measures`, and the TREC files that other tools read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +7,6 @@ import ir_measures
 import numpy as np
 from ir_measures import RR, R, nDCG
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from model.lines import SourceError
 
@@ -23,14 +18,6 @@ MEASURES = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10, "Recall@100": R @ 100}
 """By the names that papers use."""
 
 
-class Estimate(BaseModel):
-    """A mean over queries, and the bounds between which 95 % of the resampled means lie."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def judge(qrels: Qrels, run: Run) -> NDArray[np.float64]:
     """Every measure of every judged query, (queries, measures); a query without an answer has 0 in all."""
     row = {query: number for number, query in enumerate(qrels)}
@@ -39,23 +26,6 @@ def judge(qrels: Qrels, run: Run) -> NDArray[np.float64]:
     for metric in ir_measures.iter_calc(list(column), qrels, run):
         values[row[metric.query_id], column[metric.measure]] = metric.value
     return values
-
-
-def estimate(values: NDArray[np.float64], *, resamples: int = 2000, seed: int = 0) -> list[Estimate]:
-    """Means and 95 % percentile bootstrap intervals.
-
-    Args:
-        values: (queries, columns); every column sees the same resampled queries.
-        resamples: How often the queries are drawn anew, with replacement.
-        seed: Of the draws.
-
-    Returns:
-        One estimate per column.
-    """
-    queries = len(values)
-    drawn = np.random.default_rng(seed).multinomial(queries, np.full(queries, 1 / queries), size=resamples)
-    low, high = np.quantile(drawn @ values / queries, [0.025, 0.975], axis=0)
-    return [Estimate(mean=m, low=lo, high=hi) for m, lo, hi in zip(values.mean(axis=0), low, high, strict=True)]
 
 
 def write_run(run: Run, path: Path, tag: str) -> None:

@@ -23,8 +23,8 @@ from indexer.store import Build
 
 if TYPE_CHECKING:
     from indexer.evaluate import Evaluation
-    from indexer.measures import Estimate
     from indexer.mine import Tally as MiningTally
+    from model.estimate import Estimate
 
 
 @contextmanager

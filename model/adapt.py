@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 
-from model.artifact import MANIFEST, Artifact
+from model.artifact import MANIFEST, Artifact, Precision
 from model.card import AFTER, BEFORE, adapted_card
 from model.checkpoint import Checkpoint, load
 from model.distributed import Ranks, joined
 from model.dupmae import FusedEncoder
 from model.encoder import EncodingError
-from model.export import ExportError, Facts, Precision, default_facts, export
+from model.export import ExportError, Facts, default_facts, export
 from model.finetune import finetune
 from model.judge import judge
 from model.lines import SourceError

@@ -31,6 +31,10 @@ BUNDLED = Path(__file__).parent / "pretrained"
 """The artifact that is shipped with the package."""
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""fp32 runs anywhere, fp16 is for GPUs, int8 for CPUs."""
+
+
 class ArtifactError(Exception):
     """The folder is no artifact, is damaged, or is of another format; the message names the file and the remedy."""
 
@@ -54,7 +58,7 @@ class Manifest(BaseModel):
         pooling: Where the dense vector comes from.
         precision: Of the weights and of the products with them.
         training: A summary of data, steps and losses.
-        evaluation: Collection -> metric -> value.
+        evaluation: Collection -> metric -> value; of a file that the export judged, also what the export changed.
         licence: SPDX expression.
         fingerprint: Of weights, tokenizer and the fields in `VECTOR_FIELDS`.
         compatible_with: Fingerprints whose indexes this artifact may search, each with the measured top-10 overlap.
@@ -75,7 +79,7 @@ class Manifest(BaseModel):
     document_prompt: str = ""
     activation: Literal["raw", "relu", "log1p"]
     pooling: Literal["cls"] = "cls"
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     training: dict[str, JsonValue] = {}
     evaluation: dict[str, dict[str, float]] = {}
     licence: str

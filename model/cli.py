@@ -4,13 +4,14 @@ Commands raise what the packages raise; the root command turns it into one line 
 the command that needs it, and only there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from model.artifact import Precision
 from model.flags import flags
 from model.options import AdaptOptions, FinetuneOptions, PretrainOptions, TrainingError
 from model.score import ScoreOptions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.distributed import Ranks
     from model.export import Facts
+    from model.records import Records
 
 EXAMPLES = """Worked examples
 
@@ -191,10 +193,8 @@ def finetune(
         run = begin(out, restart, ranks)
         checkpoint = with_heads(load(start), dense_dim=dense_dim, activation=activation)
         records = [Records(file) for file in files]
-        for file in records:
-            if file.skipped and ranks.is_first:
-                left_out = ", ".join(f"{count} {what}" for what, count in file.skipped.items())
-                typer.echo(f"{file.path}: left out {left_out}", err=True)
+        if ranks.is_first:
+            _say_skipped(records)
         held_out = Records(dev) if dev else None
         trained = loop.finetune(checkpoint, records, options, ranks, run, dev=held_out)
         if ranks.is_first:
@@ -232,23 +232,32 @@ def adapt(
     typer.echo(f"      dupmae evaluate BEIR_DIR --artifact {out}   (on queries that people asked, if you have some)")
 
 
-@app.command(epilog="Example: dupmae model export checkpoints/fused my-model --precision int8")
+@app.command(epilog="Example: dupmae model export checkpoints/fused my-model --precision int8 --judge dev.jsonl")
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that `dupmae model finetune` wrote.")],
     out: Annotated[Path, typer.Argument(help="New artifact folder; must not exist.")],
-    precision: Annotated[Literal["fp32", "int8"], typer.Option(help="int8 for CPUs, fp32 for all else.")] = "int8",
+    precision: Annotated[Precision, typer.Option(help="int8 for CPUs, fp16 for GPUs, fp32 for both.")] = "int8",
     facts: Annotated[Path | None, typer.Option(help="JSON file: name, licence, k_query, max_query_tokens, ...")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card in Markdown; a stub when not given.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Texts to compare on; else docstrings of Python.")] = None,
+    judge: Annotated[
+        list[Path] | None, typer.Option(help="Held-out records, see finetune, to judge on; may be repeated.")
+    ] = None,
 ) -> None:
-    """Write the artifact of a checkpoint, after comparing it with PyTorch on real text."""
+    """Write the artifact of a checkpoint, after comparing it with PyTorch on real text.
+
+    With --judge both rank all passages of each file, and an artifact that finds less than the network is not written.
+    """
     with train_extra():
         from model.checkpoint import load
         from model.corpus import read_texts
         from model.export import default_facts, docstrings, read_facts
         from model.export import export as write
+        from model.records import Records
     from itertools import islice
 
+    judged = [Records(file) for file in judge or ()]
+    _say_skipped(judged)
     loaded = load(checkpoint)
     said = default_facts(out.name, loaded.model.encoder, loaded.facts)
     if facts:
@@ -261,8 +270,14 @@ def export(
         facts=said,
         card=card.read_text(encoding="utf-8") if card else _stub(said),
         texts=list(islice(read_texts([texts]), 100)) if texts else docstrings(100),
+        judged=judged,
+        say=typer.echo,
     )
     typer.echo(f"{out}: {artifact.size / 1e6:.1f} MB, fingerprint {artifact.fingerprint[:12]}")
+    if not judged:
+        typer.echo(
+            "Whether it ranks as well as the network was not judged: give held-out records with --judge", err=True
+        )
 
 
 @app.command(epilog="Example: dupmae model score all-mpnet-base-v2/ train.jsonl scored.jsonl --batch 32")
@@ -370,6 +385,13 @@ def finish(trained: "Checkpoint", out: Path, run: Path) -> None:
     typer.echo(f"{out}: written; log and plots are in {run}")
 
 
+def _say_skipped(files: "Sequence[Records]") -> None:
+    for file in files:
+        if file.skipped:
+            left_out = ", ".join(f"{count} {what}" for what, count in file.skipped.items())
+            typer.echo(f"{file.path}: left out {left_out}", err=True)
+
+
 def _before_and_after(done: "Adapted") -> list[str]:
     counts, before, after = done.counts, done.before, done.after
     better = after["fused"] > before["fused"]
@@ -389,7 +411,7 @@ def _lines(manifest: "Manifest") -> list[str]:
         f"({manifest.k_query} kept per query, {manifest.k_document} per document)",
         f"  lengths      {manifest.max_query_tokens} tokens per query, {manifest.max_document_tokens} per document",
         *(
-            f"  {collection:12} " + ", ".join(f"{metric} {value:.3f}" for metric, value in figures.items())
+            f"  {collection:12} " + ", ".join(f"{metric} {value:g}" for metric, value in figures.items())
             for collection, figures in manifest.evaluation.items()
         ),
     ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 
-from model.artifact import GRAPH, TOKENIZER, Artifact, ArtifactError, Manifest
+from model.artifact import GRAPH, TOKENIZER, Artifact, ArtifactError, Manifest, Precision
 from model.vector import FusedVector
 
 Provider = Literal["cpu", "cuda"]
@@ -154,7 +154,7 @@ class Encoder:
         vectors: dict[int, FusedVector] = {}
         for batch in batches([len(i) for i in ids], self._max_batch_tokens):
             raw = self._run([ids[position] for position in batch], k)
-            _check_finite(raw, batch)
+            _check_finite(raw, batch, self.artifact.manifest.precision)
             vectors |= {position: _vector(raw, row) for row, position in enumerate(batch)}
         _check_not_empty(vectors)
         room = max_tokens - self._added
@@ -204,11 +204,12 @@ def _vector(raw: _Raw, row: int) -> FusedVector:
     return FusedVector(raw.cls[row].copy(), raw.indices[row, kept], raw.values[row, kept])
 
 
-def _check_finite(raw: _Raw, batch: list[int]) -> None:
+def _check_finite(raw: _Raw, batch: list[int], precision: Precision) -> None:
     finite = np.isfinite(raw.cls).all(axis=1) & np.isfinite(raw.values).all(axis=1)
     if not finite.all():
         positions = tuple(sorted(batch[row] for row in np.flatnonzero(~finite)))
-        raise EncodingError("the model gave NaN or infinity; its training went wrong, use another artifact", positions)
+        remedy = "or is too wide for float16: try `--precision fp32`" if precision == "fp16" else "use another artifact"
+        raise EncodingError(f"the model gave NaN or infinity; its training went wrong, {remedy}", positions)
 
 
 def _check_not_empty(vectors: dict[int, FusedVector]) -> None:
@@ -257,7 +258,7 @@ def _provider_name(artifact: Artifact, provider: Provider, available: list[str])
     if provider == "cpu":
         return "CPUExecutionProvider"
     if artifact.manifest.precision == "int8":
-        raise ProviderError("an int8 artifact is for CPUs; export the checkpoint with `--precision fp32` for a GPU")
+        raise ProviderError("an int8 artifact is for CPUs; export the checkpoint with `--precision fp16` for a GPU")
     if "CUDAExecutionProvider" not in available:
         raise ProviderError(
             f"this ONNX Runtime has no CUDA (it has {', '.join(available)}); "

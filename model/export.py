@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import getdoc
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -28,15 +28,17 @@ from model.artifact import (
     Artifact,
     ArtifactError,
     Manifest,
+    Precision,
     digest,
 )
 from model.dupmae import FusedEncoder
-from model.encoder import Encoder
+from model.encoder import Encoder, EncodingError
 from model.graph import EncoderGraph, FloatProducts, Products, Weights
+from model.half import LIMIT, HalfProducts, widest
+from model.quality import change, over_budget
 from model.quantize import Int8Products, channel_peaks
+from model.records import Records
 from model.vector import FusedVector
-
-Precision = Literal["fp32", "int8"]
 
 
 class ExportError(ArtifactError):
@@ -107,7 +109,11 @@ class Agreement(NamedTuple):
     overlap: float
 
 
-BUDGETS = {"fp32": Agreement(1e-4, 1e-4, 0.999), "int8": Agreement(0.2, 0.2, 0.9)}
+BUDGETS = {
+    "fp32": Agreement(1e-4, 1e-4, 0.999),
+    "fp16": Agreement(0.005, 0.005, 0.99),
+    "int8": Agreement(0.2, 0.2, 0.9),
+}
 
 
 def export(
@@ -119,6 +125,8 @@ def export(
     facts: Facts,
     card: str,
     texts: Sequence[str],
+    judged: Sequence[Records] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Artifact:
     """Write an artifact.
 
@@ -130,11 +138,16 @@ def export(
         facts: For the manifest.
         card: The text of MODEL_CARD.md.
         texts: Real texts to compare PyTorch and the artifact on; int8 is calibrated on them too.
+        judged: Held-out records that both rank; what they lose goes to the manifest, if `quality` allows it.
+        say: Gets a line for each of these files.
 
     Raises:
-        ExportError: Another kind of network, no texts, the folder exists, or the artifact is over its budget.
+        ExportError: Another kind of network, no texts, the folder exists, the network is too wide for float16, or the
+            artifact is over one of its budgets.
+        SourceError: A file to judge on holds no record that can be.
     """
     _check(encoder, tokenizer, folder, facts)
+    _check_names(judged)
     if not texts:
         raise ExportError("no text to compare PyTorch and the artifact on; give some that are like what is searched")
     encoder.eval()
@@ -147,20 +160,23 @@ def export(
         _save_tokenizer(tokenizer, draft / TOKENIZER)
         (draft / MODEL_CARD).write_text(card, encoding="utf-8")
         _save_manifest(encoder, draft, precision, facts)
-        artifact = Artifact.open(draft)
-        _verify(agreement(encoder, Encoder(artifact), texts), BUDGETS[precision])
+        exported = Encoder(Artifact.open(draft))
+        _verify(agreement(encoder, exported, texts), BUDGETS[precision])
+        manifest = _judged(encoder, tokenizer, exported, judged, say)
+        _write_manifest(manifest, draft)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Artifact(folder, artifact.manifest)
+    return Artifact(folder, manifest)
 
 
 def agreement(encoder: FusedEncoder, exported: Encoder, texts: Sequence[str]) -> Agreement:
     """Compare the documents' vectors of PyTorch, text by text, with those of an artifact."""
     manifest = exported.artifact.manifest
+    ids = [exported.input_ids(manifest.document_prompt + text, manifest.max_document_tokens) for text in texts]
     pairs = [
-        (_reference(encoder, exported.input_ids(text, manifest.max_document_tokens), manifest.k_document), found.vector)
-        for text, found in zip(texts, exported.encode_documents(texts), strict=True)
+        (_reference(encoder, wanted, manifest.k_document), found.vector)
+        for wanted, found in zip(ids, exported.encode_documents(texts), strict=True)
     ]
     cls_scale = max(float(np.abs(wanted.cls).max()) for wanted, _ in pairs)
     ot_scale = max(float(wanted.ot_values.max(initial=0)) for wanted, _ in pairs)
@@ -208,7 +224,20 @@ def _products(
     if precision == "fp32":
         return FloatProducts
     ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    if precision == "fp16":
+        _check_range(encoder, ids)
+        return HalfProducts
     return partial(Int8Products, peaks=channel_peaks(encoder, ids))
+
+
+def _check_range(encoder: FusedEncoder, texts: Sequence[Sequence[int]]) -> None:
+    """A CPU multiplies in float32 whatever the graph says, so what overflows on a GPU is not seen when it runs here."""
+    reached = widest(encoder, texts)
+    if reached.size > LIMIT:
+        raise ExportError(
+            f"{reached.layer} reaches {reached.size:,.0f}, and float16 ends at {np.finfo(np.float16).max:,.0f}; "
+            "export with --precision fp32"
+        )
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
@@ -228,7 +257,10 @@ def _save_manifest(encoder: FusedEncoder, folder: Path, precision: Precision, fa
         fingerprint="",
         **facts.model_dump(),
     )
-    manifest = manifest.model_copy(update={"fingerprint": digest(folder, manifest)})
+    _write_manifest(manifest.model_copy(update={"fingerprint": digest(folder, manifest)}), folder)
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
@@ -236,6 +268,37 @@ def _verify(found: Agreement, budget: Agreement) -> None:
     near = found.cls_error <= budget.cls_error and found.ot_error <= budget.ot_error
     if not (near and found.overlap >= budget.overlap):
         raise ExportError(f"the artifact strays from PyTorch: {found}, budget {budget}; nothing was written")
+
+
+def _check_names(judged: Sequence[Records]) -> None:
+    names = [records.path.name for records in judged]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ExportError(f"two files to judge on are called {twice[0]}; the manifest names them, so rename one")
+
+
+def _judged(
+    encoder: FusedEncoder,
+    tokenizer: PreTrainedTokenizerBase,
+    exported: Encoder,
+    judged: Sequence[Records],
+    say: Callable[[str], None],
+) -> Manifest:
+    """The manifest with what the export cost on each file."""
+    changes = []
+    for records in judged:
+        try:
+            changes.append(change(encoder, tokenizer, exported, records))
+        except EncodingError as error:
+            raise ExportError(f"{records.path}: the artifact has no vector for {error}; nothing was written") from error
+        say(changes[-1].line())
+    if problem := over_budget(changes):
+        raise ExportError(
+            f"the artifact ranks worse than the network: {problem}; nothing was written. "
+            "int8 is calibrated on --texts: give some that are like what is searched, or choose a wider --precision"
+        )
+    manifest = exported.artifact.manifest
+    figures = {f"{change.name} (export)": change.figures() for change in changes}
+    return manifest.model_copy(update={"evaluation": {**manifest.evaluation, **figures}})
 
 
 @torch.no_grad()

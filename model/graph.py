@@ -93,6 +93,9 @@ class Products(Protocol):
     def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
         """The maximum over rows of their product with the tied matrix: (n, d) -> (V,)."""
 
+    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
+        """Attention's product of two activations: (.., M, K), (.., K, N) -> (.., M, N)."""
+
 
 class FloatProducts:
     """float32 throughout."""
@@ -115,6 +118,10 @@ class FloatProducts:
         """(n, d) -> (V,)."""
         scores = writer.op("Gemm", rows, self._tied(writer), transB=1)  # (n, V)
         return writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
+
+    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
+        """(.., M, K), (.., K, N) -> (.., M, N)."""
+        return writer.op("MatMul", left, right)
 
     def _tied(self, writer: Writer) -> ir.Value:
         return writer.constant(self._weights[TIED], TIED)
@@ -180,9 +187,9 @@ class EncoderGraph:
             for part in range(3)
         )  # (B, H, L, d / H)
         q = writer.op("Mul", q, _scalar(writer, (d // heads) ** -0.5))
-        scores = writer.op("MatMul", q, writer.op("Transpose", k, perm=[0, 1, 3, 2]))  # (B, H, L, L)
+        scores = self.products.attend(writer, q, writer.op("Transpose", k, perm=[0, 1, 3, 2]))  # (B, H, L, L)
         seen = writer.op("Softmax", writer.op("Add", scores, penalty), axis=-1)
-        mixed = writer.op("Transpose", writer.op("MatMul", seen, v), perm=[0, 2, 1, 3])
+        mixed = writer.op("Transpose", self.products.attend(writer, seen, v), perm=[0, 2, 1, 3])
         merged = writer.op("Reshape", mixed, writer.constant([0, 0, d]))
         return self._linear(merged, f"{layer}.attention.output.dense")
 

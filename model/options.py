@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model.artifact import Precision
+
 
 class TrainingError(Exception):
     """Training cannot start, go on or resume; the message names the cause and the remedy."""
@@ -126,7 +128,7 @@ class AdaptOptions(BaseModel):
     finetune_learning_rate: float = Field(1e-5, gt=0, description="Peak for the body on pairs.")
     bow_weight: float = Field(0.02, ge=0, description="Factor of the bag-of-words loss on raw text.")
     training_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of products in training.")
-    precision: Literal["int8", "fp32"] = Field("int8", description="Of the artifact: int8 for CPUs, fp32 for all else.")
+    precision: Precision = Field("int8", description="Of the artifact: int8 for CPUs, fp16 for GPUs, fp32 for both.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
     save_every: int = Field(50, ge=1, description="Steps between states that a killed run goes on from.")
     seed: int = Field(0, ge=0, description="Of sentences, order, masks, dropout and new weights.")

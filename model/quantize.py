@@ -135,6 +135,10 @@ class Int8Products:
         scales = writer.op("Mul", writer.constant(self._tied.scales, "tied.scales"), writer.op("Squeeze", step))
         return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), scales)
 
+    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
+        """(.., M, K), (.., K, N) -> (.., M, N), in float32: neither side is known beforehand."""
+        return self._float.attend(writer, left, right)
+
     def _tied_values(self, writer: Writer) -> ir.Value:
         return writer.constant(self._tied.values, TIED)
 

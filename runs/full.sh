@@ -48,7 +48,7 @@ done_already "$out/4-distilled" || train finetune "$out/3-mined" "$out/4-distill
   --steps 8000 --negatives 15 --contrast-weight 0 --distill-weight 1
 
 # ---- what is served, and how well it finds
-for precision in fp32 int8; do
+for precision in fp32 fp16 int8; do
   done_already "$out/$precision" || dupmae model export "$out/4-distilled" "$out/$precision" --precision "$precision"
 done
 dupmae evaluate "$data/msmarco" --split dev --artifact "$out/fp32" --json "$out/dev.json"

@@ -12,10 +12,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from model.artifact import Artifact
+from model.artifact import Artifact, Precision
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder
-from model.export import Facts, Precision, export
+from model.export import Facts, export
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -105,6 +105,14 @@ def tiny_artifact(
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("artifacts") / "tiny"
     return export_tiny(tiny_network, tiny_tokenizer, folder, "fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact_fp16(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    folder = tmp_path_factory.mktemp("artifacts") / "tiny-fp16"
+    return export_tiny(tiny_network, tiny_tokenizer, folder, "fp16")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,14 @@
 import copy
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from model.artifact import MODEL_CARD, Artifact, ArtifactError
+from model.artifact import MODEL_CARD, Artifact, ArtifactError, Precision
 from model.checkpoint import Checkpoint, Facts
 from model.cli import app
 from model.dupmae import DupMAE, FusedEncoder
@@ -44,7 +46,7 @@ def test_info_on_a_folder_that_is_no_artifact_raises(tmp_path: Path) -> None:
     assert isinstance(CliRunner().invoke(app, ["info", str(tmp_path)]).exception, ArtifactError)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_export_writes_an_artifact_with_the_given_facts_and_card(
     checkpoint: Path, tmp_path: Path, precision: str
 ) -> None:
@@ -62,6 +64,29 @@ def test_export_writes_an_artifact_with_the_given_facts_and_card(
     assert artifact.manifest.precision == precision
     assert (out / MODEL_CARD).read_text() == "# Mine\n"
     assert artifact.fingerprint[:12] in result.output
+
+
+def test_export_judges_on_the_files_it_is_given_and_says_when_there_are_none(checkpoint: Path, tmp_path: Path) -> None:
+    records = [
+        '{"query": "the king", "pos": ["the king of the island", "the king of the island"], "neg": ["a file"]}',
+        '{"query": "compress", "pos": ["how do i compress a file"], "neg": ["the horse and the dog"]}',
+    ]
+    files = [tmp_path / name for name in ("one.jsonl", "two.jsonl")]
+    for file, record in zip(files, records, strict=True):
+        file.write_text(record + "\n")
+    command = ["export", str(checkpoint), str(tmp_path / "judged"), "--precision", "fp16"]
+    result = CliRunner().invoke(app, [*command, "--judge", str(files[0]), "--judge", str(files[1])])
+    assert result.exit_code == 0, result.exception
+    assert f"{files[0]}: left out 1 repeated texts" in result.output
+    assert re.findall(r"(\w+)\.jsonl: network (?:0|1)\.\d{4}, artifact .*; 1 queries, 2 passages", result.output) == [
+        "one",
+        "two",
+    ]
+    assert "was not judged" not in result.output
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "judged")]).output
+    assert "one.jsonl (export) queries 1, passages 2, network nDCG@10 " in shown
+    command = ["export", str(checkpoint), str(tmp_path / "not"), "--precision", "fp16"]
+    assert "was not judged: give held-out records with --judge" in CliRunner().invoke(app, command).output
 
 
 @pytest.mark.parametrize(

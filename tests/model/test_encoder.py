@@ -1,21 +1,29 @@
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.artifact import Artifact
+from model.artifact import Artifact, Precision
 from model.encoder import Encoder, Encoding, EncodingError, ProviderError
 from tests.conftest import TEXTS
 
 WORDLESS = ["", " \t\n", "[CLS] [SEP] [PAD]", "\x00\x07"]
 
 
-@pytest.fixture(params=["fp32", "int8"])
-def encoder(request: pytest.FixtureRequest, tiny_artifact: Artifact, tiny_artifact_int8: Artifact) -> Encoder:
-    return Encoder({"fp32": tiny_artifact, "int8": tiny_artifact_int8}[request.param], threads=1)
+@pytest.fixture
+def artifacts(
+    tiny_artifact: Artifact, tiny_artifact_fp16: Artifact, tiny_artifact_int8: Artifact
+) -> dict[Precision, Artifact]:
+    return {"fp32": tiny_artifact, "fp16": tiny_artifact_fp16, "int8": tiny_artifact_int8}
+
+
+@pytest.fixture(params=get_args(Precision))
+def encoder(request: pytest.FixtureRequest, artifacts: dict[Precision, Artifact]) -> Encoder:
+    return Encoder(artifacts[request.param], threads=1)
 
 
 def assert_same(one: Encoding, other: Encoding) -> None:
@@ -28,11 +36,11 @@ def assert_same(one: Encoding, other: Encoding) -> None:
 @pytest.mark.parametrize("max_batch_tokens", [1, 40, 100_000])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_text_has_the_same_vectors_alone_and_in_any_batch(
-    tiny_artifact: Artifact, tiny_artifact_int8: Artifact, threads: int, max_batch_tokens: int
+    artifacts: dict[Precision, Artifact], threads: int, max_batch_tokens: int
 ) -> None:
     texts = [*TEXTS, *(" ".join([text] * times) for text in TEXTS for times in (2, 5)), "energy", "a"]
     order = np.random.default_rng(7).permutation(len(texts))
-    for artifact in (tiny_artifact, tiny_artifact_int8):
+    for artifact in artifacts.values():
         encoder = Encoder(artifact, threads=threads, max_batch_tokens=max_batch_tokens)
         together = encoder.encode_documents([texts[i] for i in order])
         for position, encoding in zip(order, together, strict=True):
@@ -138,7 +146,7 @@ def test_cuda_that_is_not_there_is_an_error_and_not_the_cpu(tiny_artifact: Artif
 
 
 def test_an_int8_artifact_is_refused_on_cuda(tiny_artifact_int8: Artifact) -> None:
-    with pytest.raises(ProviderError, match="--precision fp32"):
+    with pytest.raises(ProviderError, match=r"an int8 artifact is for CPUs.*--precision fp16"):
         Encoder(tiny_artifact_int8, provider="cuda")
 
 

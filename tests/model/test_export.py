@@ -27,6 +27,13 @@ def test_float32_says_what_pytorch_says(tiny_network: FusedEncoder, tiny_encoder
     assert found.overlap == 1
 
 
+def test_a_prompt_is_put_before_what_both_are_asked(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    facts = default_facts("prompted", tiny_network).model_copy(update={"document_prompt": "text : "})
+    export(tiny_network, tiny_tokenizer, tmp_path / "a", precision="fp32", facts=facts, card="", texts=TEXTS)
+
+
 @pytest.mark.parametrize("activation", ["raw", "relu", "log1p"])
 def test_every_activation_is_in_the_graph(
     tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, activation: Activation
@@ -47,15 +54,17 @@ def test_exporting_twice_gives_the_same_bytes(
     assert again.fingerprint == tiny_artifact.fingerprint
 
 
-def test_the_precisions_have_fingerprints_of_their_own(tiny_artifact: Artifact, tiny_artifact_int8: Artifact) -> None:
-    assert tiny_artifact.fingerprint != tiny_artifact_int8.fingerprint
+def test_the_precisions_have_fingerprints_of_their_own(
+    tiny_artifact: Artifact, tiny_artifact_fp16: Artifact, tiny_artifact_int8: Artifact
+) -> None:
+    assert len({tiny_artifact.fingerprint, tiny_artifact_fp16.fingerprint, tiny_artifact_int8.fingerprint}) == 3
 
 
 def test_the_tied_matrix_is_in_the_file_once(
-    tiny_network: FusedEncoder, tiny_artifact: Artifact, tiny_artifact_int8: Artifact
+    tiny_network: FusedEncoder, tiny_artifact: Artifact, tiny_artifact_fp16: Artifact, tiny_artifact_int8: Artifact
 ) -> None:
     tied = tiny_network.mlm.bert.embeddings.word_embeddings.weight.numel()
-    for artifact in (tiny_artifact, tiny_artifact_int8):
+    for artifact in (tiny_artifact, tiny_artifact_fp16, tiny_artifact_int8):
         assert [name for name, array in initializers(artifact).items() if array.size == tied] == [
             "bert.embeddings.word_embeddings.weight"
         ]

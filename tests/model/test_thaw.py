@@ -37,6 +37,13 @@ def test_float32_gives_the_same_vectors(tiny_artifact: Artifact, tiny_encoder: E
     assert found.overlap == 1
 
 
+def test_float16_gives_the_vectors_of_its_artifact(tiny_artifact_fp16: Artifact) -> None:
+    found = agreement(thaw(tiny_artifact_fp16, pad_id=0), Encoder(tiny_artifact_fp16, threads=1), TEXTS)
+    assert found.cls_error < 1e-5
+    assert found.ot_error < 1e-5
+    assert found.overlap == 1
+
+
 def test_int8_gives_the_vectors_of_its_artifact_within_the_budget(tiny_artifact_int8: Artifact) -> None:
     found = agreement(thaw(tiny_artifact_int8, pad_id=0), Encoder(tiny_artifact_int8, threads=1), TEXTS)
     assert found.cls_error <= BUDGETS["int8"].cls_error
