@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.measures import Estimate, estimate
 from model.artifact import Artifact
 from model.encoder import Encoder
+from model.estimate import Estimate, estimate
 from model.vector import Parts
 from runs.judged_vectors import JudgedVectors, Ranker, read_judged, truncate
 from runs.results import Balance, CollectionBalance, Histogram, SideBalance, facts, write

@@ -6,7 +6,7 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from indexer.measures import Estimate
+from model.estimate import Estimate
 from model.plots import COLOURS, GRID, INK, dress, tint
 from runs.curves import CLS, FUSED, OT, new_figure
 from runs.results import AblationRow, Contrast, Limits

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from indexer.measures import Estimate
+from model.estimate import Estimate
 from model.plots import COLOURS, GRID, GROUND, INK, dress, tint
 from runs.results import Balance, Histogram, Row, SideBalance, Truncation
 

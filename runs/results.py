@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from indexer.measures import Estimate
 from model.encoder import Encoder
+from model.estimate import Estimate
 
 DIGITS = 5
 """Significant digits that are written; the intervals are wider by far."""

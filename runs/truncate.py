@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.measures import MEASURES, Estimate, estimate, judge
+from indexer.measures import MEASURES, judge
 from model.artifact import Artifact
 from model.encoder import Encoder
+from model.estimate import Estimate, estimate
 from model.vector import FusedVector
 from runs.judged_vectors import JudgedVectors, Ranker, Vectors, read_judged, truncate
 from runs.results import Row, Truncation, facts, mean_of, write
