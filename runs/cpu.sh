@@ -38,8 +38,12 @@ done_already "$out/4-fused" || dupmae model finetune "$out/3-warm" "$out/4-fused
   --learning-rate 4e-5 --head-learning-rate 1e-4 --term-learning-rate 3e-4 --contrast-weight 0.4 --teach-weight 1 \
   --align-weight 4 --query-sparsity 0.01 --document-sparsity 0.004
 
+# ---- how much words count, on held-out records
+done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl \
+  --k-query 24 --k-document 128
+
 # ---- what is served; int8 only if it ranks as well on the dev files
 for precision in fp32 fp16 int8; do
-  done_already "$out/$precision" || dupmae model export "$out/4-fused" "$out/$precision" --precision "$precision" \
-    --facts runs/release.json --card model/pretrained/MODEL_CARD.md $(printf -- '--judge %s ' "$out"/dev/*.jsonl)
+  done_already "$out/$precision" || dupmae model export "$out/5-balanced" "$out/$precision" --precision "$precision" \
+    --facts runs/release.json --card model/pretrained/MODEL_CARD.md --texts "$out/mix.jsonl" $(printf -- '--judge %s ' "$out"/dev/*.jsonl)
 done

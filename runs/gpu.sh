@@ -33,7 +33,8 @@ done_already "$out/4-fused" || dupmae model finetune "$out/3-warm" "$out/4-fused
   --steps "$finetune" --batch-size 128 --negatives 1 --query-tokens 48 --document-tokens 256 --k-query 64 \
   --k-document 256 --learning-rate 8e-5 --head-learning-rate 2e-4 --term-learning-rate 3e-4 --contrast-weight 0.4 \
   --teach-weight 1 --align-weight 4 --query-sparsity 0.01 --document-sparsity 0.004
+done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl
 for precision in fp32 fp16 int8; do
-  done_already "$out/$precision" || dupmae model export "$out/4-fused" "$out/$precision" --precision "$precision" \
+  done_already "$out/$precision" || dupmae model export "$out/5-balanced" "$out/$precision" --precision "$precision" \
     $(printf -- '--judge %s ' "$out"/dev/*.jsonl)
 done
