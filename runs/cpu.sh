@@ -40,7 +40,7 @@ done_already "$out/4-fused" || dupmae model finetune "$out/3-warm" "$out/4-fused
 
 # ---- how much words count, on held-out records
 done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl \
-  --k-query 24 --k-document 128
+  --k-query 32 --k-document 256
 
 # ---- what is served; int8 only if it ranks as well on the dev files
 for precision in fp32 fp16 int8; do
