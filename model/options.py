@@ -32,7 +32,7 @@ class LoopOptions(BaseModel):
     weight_decay: float = Field(0.01, ge=0, description="Of matrices; biases and norms have none.")
     clip: float = Field(1.0, gt=0, description="Longest gradient.")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="Of every layer; START's own when not given. 0 saves a CPU most of attention."
+        None, ge=0, lt=1, description="Of every layer; START's own when not given. 0 is quicker on a CPU."
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Of products; weights and losses stay float32.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
