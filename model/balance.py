@@ -15,6 +15,8 @@ from model.judge import Collection, Vectors, encode, ndcgs
 from model.options import FinetuneOptions
 from model.records import Records
 
+NO_FACTOR = "log1p(relu) cannot be balanced afterwards: a factor of gains is none of scores"
+
 FACTORS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5)
 
 
@@ -24,13 +26,20 @@ def measure(checkpoint: Checkpoint, files: Sequence[Records], options: FinetuneO
     Args:
         checkpoint: Its network is put in evaluation mode.
         files: Held-out records.
-        options: Lengths and numbers of kept terms.
+        options: Lengths, numbers of kept terms, and the precision of products.
+
+    Raises:
+        ValueError: Its activation is log1p, which no factor passes through.
     """
+    if checkpoint.model.encoder.terms.activation == "log1p":
+        raise ValueError(NO_FACTOR)
     encoder, found = checkpoint.model.encoder.eval(), dict[float, list[float]]()
+    lengths = (options.query_tokens, options.k_query), (options.document_tokens, options.k_document)
     for file in files:
         texts = Collection.of(file).readable(checkpoint.tokenizer)
-        queries = encode(encoder, checkpoint.tokenizer, texts.queries, (options.query_tokens, options.k_query))
-        passages = encode(encoder, checkpoint.tokenizer, texts.passages, (options.document_tokens, options.k_document))
+        with torch.autocast(encoder.special_ids.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            queries = encode(encoder, checkpoint.tokenizer, texts.queries, lengths[0])
+            passages = encode(encoder, checkpoint.tokenizer, texts.passages, lengths[1])
         for factor in FACTORS:
             louder = Vectors(queries.cls, queries.indices, queries.values * factor)
             found.setdefault(factor, []).append(float(ndcgs(louder, passages, texts.right)["fused"].mean()))
@@ -55,7 +64,7 @@ def balanced(checkpoint: Checkpoint, factor: float) -> Checkpoint:
     """
     terms = checkpoint.model.encoder.terms
     if terms.activation == "log1p":
-        raise ValueError("log1p(relu) cannot be balanced afterwards: a factor of gains is none of scores")
+        raise ValueError(NO_FACTOR)
     terms.gain.mul_(factor**0.5)
     terms.bias.mul_(factor**0.5)
     return checkpoint._replace(facts=checkpoint.facts.after(f"balance {factor:g}"))

@@ -6,7 +6,7 @@ a gain and a bias after the maximum, because the balance of the two parts must b
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,20 @@ class Sparse(NamedTuple):
         return zeros.scatter(1, self.indices, self.values)
 
 
+class _Relu(torch.autograd.Function):
+    """A ReLU whose gradient lets what is below 0 rise: a word that fell out of every bag could never come back."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.relu()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        return grad.masked_fill((value <= 0) & (grad > 0), 0)
+
+
 class TermWeights(nn.Module):
     """`activation(gain * mu + bias)`, one gain and one bias a vocabulary entry."""
 
@@ -41,11 +55,16 @@ class TermWeights(nn.Module):
 
     def forward(self, mu: Tensor, ids: Tensor | None = None) -> Tensor:
         """(B, V), or (B, K) with the `ids` (B, K) of its columns -> the same shape."""
-        gain, bias = (self.gain, self.bias) if ids is None else (self.gain[ids], self.bias[ids])
-        value = gain * mu + bias
+        value: Tensor = self.line(mu, ids)
         if self.activation == "raw":
             return value
-        return F.relu(value) if self.activation == "relu" else F.relu(value).log1p()
+        value = _Relu.apply(value)  # type: ignore[no-untyped-call]
+        return value if self.activation == "relu" else value.log1p()
+
+    def line(self, mu: Tensor, ids: Tensor | None = None) -> Tensor:
+        """`gain * mu + bias`: below 0 for words that are not in the bag, so that the nearest of them are told apart."""
+        gain, bias = (self.gain, self.bias) if ids is None else (self.gain[ids], self.bias[ids])
+        return gain * mu + bias
 
 
 class FusedEncoder(nn.Module):
@@ -99,7 +118,7 @@ class FusedEncoder(nn.Module):
         """The top-k of the bag of words, with an exact gradient through the kept entries only; 0 where no word is."""
         lpu, features = self.lpu, self.lpu.features(hidden)
         pooled: Pooled = pool(features, lpu.weight, lpu.bias, keep)
-        ids = self.terms(pooled.values).topk(k, dim=1).indices.detach()
+        ids = self.terms.line(pooled.values).topk(k, dim=1).indices.detach()
         mu = kept(features, lpu.weight, lpu.bias, pooled.positions.gather(1, ids), ids)
         wordless = ~keep.any(1, keepdim=True)  # its values would be those of [CLS]
         return Sparse(ids, self.terms(mu, ids).masked_fill(wordless, 0))

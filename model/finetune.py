@@ -22,6 +22,7 @@ from model.checkpoint import Checkpoint
 from model.distributed import Ranks
 from model.dupmae import DupMAE, FusedEncoder, Sparse
 from model.judge import judge
+from model.lexicon import Lexicon
 from model.loop import Task, check_length, group, train
 from model.options import FinetuneOptions, TrainingError
 from model.records import Records
@@ -64,13 +65,15 @@ def finetune(
             f"and those of the teaching {sorted(widths)}; give START that --dense-dim, or teach by another encoder"
         )
 
+    lexicon = Lexicon.of(start.tokenizer, files).to(ranks.device) if options.words_weight else None
+
     def measure(step: int) -> dict[str, float] | None:
         due = dev and ranks.is_first and (step % options.dev_every == 0 or step == options.steps)
         return judge(encoder, start.tokenizer, dev, options) if dev and due else None
 
     task = Task(
         name="finetune",
-        network=_Finetuning(encoder, options, ranks, taught),
+        network=_Finetuning(encoder, options, ranks, taught, lexicon),
         groups=_groups(start.model, options),
         parts=Batches(files, start.tokenizer, options, ranks).parts,
         count=lambda parts: torch.tensor([len(parts[0].query_ids), parts[0].tokens], dtype=torch.float32),
@@ -128,6 +131,15 @@ def distance(cls: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     return mean
 
 
+def unlike(ot: Tensor, wanted: Tensor) -> Tensor:
+    """(N, V) bags of words, and what they should be -> (N,) squared distances in units of what is wanted squared.
+
+    A text of which nothing is wanted counts as 0: there is no unit to measure by.
+    """
+    unit = wanted.square().sum(1)
+    return torch.where(unit > 0, (ot.float() - wanted).square().sum(1) / unit.clamp(min=1e-9), 0)
+
+
 def flops(ot: Tensor, weight: Tensor) -> Tensor:
     """Sum over the vocabulary of the squared mean activation: the expected cost of a sparse product (SPLADE).
 
@@ -142,10 +154,15 @@ class _Finetuning(nn.Module):
     """The losses of a batch of candidates, as the loop calls it."""
 
     def __init__(
-        self, encoder: FusedEncoder, options: FinetuneOptions, ranks: Ranks, taught: Sequence[Teaching] = ()
+        self,
+        encoder: FusedEncoder,
+        options: FinetuneOptions,
+        ranks: Ranks,
+        taught: Sequence[Teaching] = (),
+        lexicon: Lexicon | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.options, self.ranks, self.taught = encoder, options, ranks, taught
+        self.encoder, self.options, self.ranks, self.taught, self.lexicon = encoder, options, ranks, taught, lexicon
 
     def forward(self, drawn: Drawn, counts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Losses and other means over the queries of all ranks, this rank's share of them."""
@@ -182,6 +199,15 @@ class _Finetuning(nn.Module):
             away = self._away(drawn, queries, alike) + self._away(drawn, passage, everyone.once, everyone.keys)
             shared = shared + options.align_weight * away
 
+        # ---- words, over this rank's texts
+        words = torch.zeros(())
+        if self.lexicon:
+            at = self.ranks.rank * everyone.size
+            once = everyone.once[at : at + len(own[0])] / everyone.once.sum()
+            words = self._unlike(drawn.query_ids, query, alike[: len(query[0])] / queries_in_all)
+            words = words + self._unlike(drawn.passage_ids, own, once)
+            shared = shared + options.words_weight * self.ranks.size * words
+
         # ---- what the log shows
         best = fused.masked_fill(everyone.ignored, float("-inf")).argmax(1)
         terms["accuracy"] = (best == everyone.target).float().sum()
@@ -190,6 +216,8 @@ class _Finetuning(nn.Module):
         means["document_terms"] = (own[1].values > 0).float().sum(1).mean() / self.ranks.size
         if options.align_weight:
             means["align"] = away / self.ranks.size
+        if self.lexicon:
+            means["words"] = words
         return {"total": total / queries_in_all + shared / self.ranks.size, **means}
 
     def _teach(self, drawn: Drawn, everyone: Candidates, parts: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -211,6 +239,11 @@ class _Finetuning(nn.Module):
         wanted = torch.from_numpy(self.taught[drawn.source].vectors(numbers)).to(texts.cls.device)
         with torch.autocast(wanted.device.type, enabled=False):
             return distance(texts.cls, wanted, weight)
+
+    def _unlike(self, ids: Tensor, encoded: tuple[Tensor, Sparse], weight: Tensor) -> Tensor:
+        """How far the bags of these texts are from BM25's, in the units of `unlike`, weighed by (N,)."""
+        assert self.lexicon is not None
+        return (weight * unlike(self._dense(encoded).ot, self.lexicon.bags(ids))).sum()
 
     def _known(self, keys: Tensor) -> NDArray[np.int64]:
         """Keys of columns; an empty column, which nobody counts, takes that of the first."""

@@ -54,7 +54,7 @@ class Masker:
         corruption: Corruption = "mask",
         unit: Unit = "token",
     ) -> None:
-        self.continues = _continuations(tokenizer)
+        self.continues = continuations(tokenizer)
         self.special = torch.tensor(tokenizer.all_special_ids)
         self.pad_id, self.mask_id = int(tokenizer.pad_token_id), int(tokenizer.mask_token_id)
         self.encoder_rate, self.decoder_rate = encoder_rate, decoder_rate
@@ -81,9 +81,7 @@ class Masker:
     def words(self, input_ids: Tensor) -> Tensor:
         """(B, L) -> (B, L) int64, the number of each token's word from 1 on; 0 for special tokens."""
         ordinary = ~torch.isin(input_ids, self.special)
-        after_special = torch.cat([torch.ones_like(ordinary[:, :1]), ~ordinary[:, :-1]], dim=1)
-        begins = ordinary & (~self.continues[input_ids] | after_special)
-        return begins.cumsum(1).masked_fill(~ordinary, 0)
+        return begins(ordinary, self.continues[input_ids]).cumsum(1).masked_fill(~ordinary, 0)
 
     def whole_words(self, words: Tensor, draws: Tensor) -> Tensor:
         """(B, L) bool: whole words in random order, one at least, up to `encoder_rate` of each row's ordinary tokens.
@@ -115,6 +113,12 @@ class Masker:
             return draws[:, :, 1:]
         shared = draws.gather(2, words[:, None].expand(-1, words.shape[1], -1))  # one draw for each word
         return shared.masked_fill((words == 0)[:, None], 1.0)  # [SEP] is in sight
+
+
+def begins(ordinary: Tensor, continues: Tensor) -> Tensor:
+    """(B, L) bool, (B, L) bool -> (B, L) bool: tokens that are the first of a word; after a special one, each is."""
+    after_special = torch.cat([torch.ones_like(ordinary[:, :1]), ~ordinary[:, :-1]], dim=1)
+    return ordinary & (~continues | after_special)
 
 
 def visible_context(attention_mask: Tensor, draws: Tensor, decoder_rate: float) -> Tensor:
@@ -149,7 +153,7 @@ def _draw(lengths: Sequence[int], seeds: Sequence[int]) -> Draws:
     return draws
 
 
-def _continuations(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+def continuations(tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """(V,) bool: the tokens that go on with the word before them."""
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
     for mark in ("Ġ", "▁"):

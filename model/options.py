@@ -99,6 +99,9 @@ class FinetuneOptions(LoopOptions):
     align_weight: float = Field(
         0.0, ge=0, description="Factor of the distance of [CLS] vectors to the vectors that `teach` wrote."
     )
+    words_weight: float = Field(
+        0.0, ge=0, description="Factor of the distance of bags of words to those of BM25, text by text."
+    )
     words_scale: float = Field(
         12.0, ge=0, description="What BM25 gives a passage that holds all words asked, where a cosine of 1 gives 20."
     )

@@ -6,11 +6,13 @@ without a label: cosines of the encoder's vectors, and BM25 over words. The firs
 the words, and their sum, which ranks better than either, the fused score. Cost: 2 bytes for each dimension of a text,
 and 6 for each distinct word.
 
-BM25 is a sum over a query's words; divided by what the words weigh together it is near 0 for a passage that holds none
-of them and about 1 for one that holds all, whatever the query's length, and so on one scale with cosines.
+BM25 is a sum over a query's words, and cosines are no sum: beside a query of a paragraph they would go unheard. So BM25
+is divided by the square root of what the words weigh together, as the deviation of a sum grows. For a usual query it is
+near 0 for a passage that holds none of its words and about 1 for one that holds all.
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +38,9 @@ COSINE_SCALE = 20.0
 
 K1, B = 1.2, 0.75
 """BM25's saturation of repeated words, and how much longer passages are held to hold words by chance."""
+
+USUAL_WEIGHT = 25.0
+"""Nats that the words of a usual query weigh together."""
 
 FACTS = "facts.json"
 
@@ -66,7 +71,7 @@ class Facts(BaseModel):
 
 
 class Said(NamedTuple):
-    """What the two systems say: `cosine` (B, M) in -1..1 and `words` (B, M), 0 to about 1, both float32."""
+    """What the two systems say: `cosine` (B, M) in -1..1; `words` (B, M), 0 to about 1 for a usual query; float32."""
 
     cosine: NDArray[np.float32]
     words: NDArray[np.float32]
@@ -122,12 +127,13 @@ class Teaching:
         """Of every query (B,) and passage (M,), by `candidates.key`; raises what `vectors` raises."""
         bags = [self._bag(row) for row in self._rows(queries)]
         asked = np.unique(np.concatenate([words for words, _ in bags]))  # (U,)
-        shares = np.zeros((len(bags), len(asked)), np.float32)
+        factors = np.zeros((len(bags), len(asked)), np.float32)
         for row, (words, times) in enumerate(bags):
             weights = self._weights[words] * times
-            shares[row, np.searchsorted(asked, words)] = weights / max(float(weights.sum()), _LEAST)
+            loudness = math.sqrt(USUAL_WEIGHT * max(float(weights.sum()), _LEAST))
+            factors[row, np.searchsorted(asked, words)] = weights / loudness
         held = np.array([self._saturated(asked, row) for row in self._rows(passages)])  # (M, U)
-        return Said(self.vectors(queries) @ self.vectors(passages).T, shares @ held.T)
+        return Said(self.vectors(queries) @ self.vectors(passages).T, factors @ held.T)
 
     def _saturated(self, asked: NDArray[np.int32], row: int) -> NDArray[np.float32]:
         """BM25's factor, 0 to K1 + 1, of each of the words (U,) in a passage."""

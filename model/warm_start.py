@@ -18,6 +18,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from model.checkpoint import Checkpoint
 from model.dupmae import FusedEncoder
+from model.lexicon import Lexicon
 from model.lpu import pool
 
 SCALE = 20.0
@@ -29,12 +30,6 @@ texts apart yet must not outvote the words."""
 
 ABSENT = 3.0
 """Where a word's weight begins: so many deviations above what it scores in texts that lack it."""
-
-WORD_SCALE = 0.5
-"""What two texts score for sharing a word, for each nat of its rarity: about 12 for a usual query found whole."""
-
-COMMON = 1.0
-"""Nats of rarity below which a word weighs nothing: those of a word that every third text holds."""
 
 SHY = 3.0
 """How many texts must hold a word until its own mean counts as much as the usual one."""
@@ -142,11 +137,12 @@ def calibrate_terms(checkpoint: Checkpoint, texts: Sequence[str], *, active: int
 
 @torch.no_grad()
 def weigh_words(checkpoint: Checkpoint, texts: Sequence[str]) -> int:
-    """Set `terms` so that a text's bag of words begins as what it says: its own words, the rare ones the most.
+    """Set `terms` so that a text's bag of words begins as what it says: its own words, as a lexicon weighs them.
 
     `mu` has one mean for a word that a text holds and another for one that it lacks. Gain and bias make 0 of what lies
     `ABSENT` deviations above the second, or half of the way between the two if that is less; and of the first they make
-    the square root of the word's weight, so that two texts score its weight for sharing it, as in BM25. Where a word is
+    the square root of the word's weight, so that two texts score its weight for sharing it, as in BM25. A text holds
+    a word if it holds any of its stem, and the others of the stem weigh nothing (see `model.lexicon`). Where a word is
     held too seldom to say, the way between the means is the usual one.
 
     Args:
@@ -159,21 +155,14 @@ def weigh_words(checkpoint: Checkpoint, texts: Sequence[str]) -> int:
     """
     encoder = checkpoint.model.encoder.eval()
     V, median = encoder.vocabulary_size, sorted(map(len, texts))[len(texts) // 2]
-    seen = torch.zeros(V, dtype=torch.double)
+    lexicon = Lexicon.counted(checkpoint.tokenizer, texts)
     n, total, squares, held, held_total = 0, *(torch.zeros(V, dtype=torch.double) for _ in range(4))
-    for kind in (True, False):
-        for tokens in _tokens(checkpoint.tokenizer, [text for text in texts if (len(text) >= median) == kind]):
-            ordinary = encoder.ordinary(*tokens)
-            present = torch.zeros(len(ordinary), V, dtype=torch.double)
-            present = present.scatter_reduce(1, tokens[0], ordinary.double(), reduce="amax")  # (B, V)
-            seen += present.sum(0)
-            if kind:
-                mu, present = (
-                    side[ordinary.any(1)] for side in (_mu(encoder, encoder.hidden(*tokens), *tokens), present)
-                )
-                mu = mu.double()
-                n, total, squares = n + len(mu), total + mu.sum(0), squares + mu.square().sum(0)
-                held, held_total = held + present.sum(0), held_total + (mu * present).sum(0)
+    for tokens in _tokens(checkpoint.tokenizer, [text for text in texts if len(text) >= median]):
+        present, worded = lexicon.counts(tokens[0]) > 0, encoder.ordinary(*tokens).any(1)
+        mu, present = (side[worded] for side in (_mu(encoder, encoder.hidden(*tokens), *tokens), present))
+        mu = mu.double()
+        n, total, squares = n + len(mu), total + mu.sum(0), squares + mu.square().sum(0)
+        held, held_total = held + present.sum(0), held_total + (mu * present).sum(0)
     mean, seldom = total / n, held < n / 2
     without = (total - held_total) / (n - held).clamp(min=1)
     usual = ((held_total - held * without)[seldom].sum() / held[seldom].sum()).clamp(min=1e-3)
@@ -181,8 +170,7 @@ def weigh_words(checkpoint: Checkpoint, texts: Sequence[str]) -> int:
     deviation = (squares / n - mean.square()).clamp(min=0).sqrt()
     way = ((held_total - held * without + usual * SHY) / (held + SHY)).clamp(min=usual / 4)
     zero = torch.minimum(ABSENT * deviation, way / 2)
-    rarity = ((len(texts) - seen + 0.5) / (seen + 0.5)).log1p()
-    weight = WORD_SCALE * (rarity - COMMON).clamp(min=0)
+    weight = torch.where(lexicon.word == torch.arange(V), lexicon.weight, 0).double()
     gain = weight.sqrt() / (way - zero)
     gain = gain.clamp(min=gain.median() / 20)  # or words of no weight could never get one
     encoder.terms.gain.copy_(gain)

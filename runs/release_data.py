@@ -12,6 +12,7 @@ squad_dev and fairytaleqa. OUT gets `train/*.jsonl`, `dev/*.jsonl` and `text.jso
 - Quiz questions over enwiki, by distant supervision: the first paragraph that BM25 finds for question and answer
   together, and that holds the answer, is right; those it finds for the question, without the answer, are wrong.
 - Key words, and sentences, of paragraphs of enwiki ask for their paragraphs; another one of the article is wrong.
+- Beginnings of paragraphs, 30 to 100 words, ask for the paragraph next to theirs: long queries.
 - `dev/stdlib.jsonl`: the documentation of Python, of which nothing is trained on.
 """
 
@@ -89,6 +90,7 @@ def main(data: Path, out: Path) -> None:
     raw_text(paragraphs, out / "text.jsonl")
     write(out / "train" / "trivia.jsonl", quiz(data / "opentriviaqa.tar.xz", paragraphs), negatives=2)
     write(out / "train" / "wiki.jsonl", weak(paragraphs), negatives=1, most=13000)
+    write(out / "train" / "wiki-long.jsonl", long_queries(paragraphs, 4000), negatives=1)
 
 
 # ---- judged collections
@@ -318,6 +320,27 @@ def weak(paragraphs: Sequence[Paragraph]) -> Iterator[Example]:
         # without the title now and then, so that titles are not all there is to match
         passage = body if kind != "title" and rng.random() < 0.3 else f"{title} {body}"
         yield Example(query, (passage,), tuple(paragraphs[other].passage for other in rng.sample(others, 1)))
+
+
+def long_queries(paragraphs: Sequence[Paragraph], most: int) -> Iterator[Example]:
+    """A paragraph asks for the one next to it; another one of the article is wrong. Half of them have their title."""
+    rng, articles = random.Random(7), defaultdict[str, list[int]](list)
+    for row, paragraph in enumerate(paragraphs):
+        articles[paragraph.title].append(row)
+
+    def passage(row: int) -> str:
+        return paragraphs[row].passage if rng.random() < 0.5 else paragraphs[row].text
+
+    for row in rng.sample(range(len(paragraphs)), min(60000, len(paragraphs))):
+        words = paragraphs[row].text.split()
+        others = [other for other in articles[paragraphs[row].title] if other != row]
+        if len(others) < 4 or len(words) < 40 or not most:
+            continue
+        most -= 1
+        query = " ".join(words[: rng.choice([30, 45, 60, 80, 100])])
+        near = min(others, key=lambda other: abs(other - row))
+        far = rng.choice([other for other in others if other != near])
+        yield Example(query, (passage(near),), (passage(far),))
 
 
 def _sentence(text: str, rng: random.Random) -> tuple[str, str]:

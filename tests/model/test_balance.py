@@ -62,8 +62,10 @@ def test_the_command_writes_the_best_factor_and_says_all(start: Checkpoint, tmp_
     assert (facts["k_query"], facts["k_document"]) == (32, 64)
 
 
-def test_equal_figures_leave_things_as_they_are_and_log1p_is_refused(start: Checkpoint) -> None:
+def test_equal_figures_leave_things_as_they_are_and_log1p_is_refused(start: Checkpoint, tmp_path: Path) -> None:
     assert best({factor: [0.5, 0.7] for factor in FACTORS}) == 1.0
     start.model.encoder.terms.activation = "log1p"
     with pytest.raises(ValueError, match="log1p"):
         balanced(start, 0.5)
+    with pytest.raises(ValueError, match="log1p"), Records(write_records(tmp_path / "dev.jsonl")) as dev:
+        measure(start, [dev], OPTIONS)

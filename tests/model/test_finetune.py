@@ -15,13 +15,13 @@ from model.artifact import Artifact
 from model.checkpoint import Checkpoint, load
 from model.distributed import Ranks
 from model.finetune import finetune
+from model.lexicon import WORD_SCALE
 from model.lines import SourceError
 from model.options import FinetuneOptions, TrainingError
 from model.records import Records
 from model.warm_start import (
     LOUDEST,
     SCALE,
-    WORD_SCALE,
     calibrate_terms,
     fit_projection,
     mean_pooled,

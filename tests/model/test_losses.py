@@ -18,7 +18,8 @@ from model.checkpoint import Checkpoint, load
 from model.distributed import Ranks
 from model.dupmae import Sparse
 from model.example import to_line
-from model.finetune import Encoded, contrast, distill, finetune, flops, scores
+from model.finetune import Encoded, contrast, distill, finetune, flops, scores, unlike
+from model.lexicon import Lexicon
 from model.options import FinetuneOptions
 from model.records import Example, Records
 from model.teaching import Teaching, teach
@@ -81,6 +82,12 @@ def test_distillation_is_the_divergence_from_the_teacher_over_each_query_s_passa
 def test_flops_is_the_squared_mean_of_each_term_over_the_rows_that_count() -> None:
     ot = torch.tensor([[1.0, 0.0, 4.0], [3.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
     assert flops(ot, torch.tensor([1.0, 1.0, 0.0])).item() == ((1 + 3) / 2) ** 2 + 0 + (4 / 2) ** 2
+
+
+def test_bags_are_as_far_from_what_is_wanted_as_from_nothing_when_they_are_empty() -> None:
+    wanted = torch.tensor([[3.0, 4.0, 0.0], [3.0, 4.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    ot = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0], [3.0, 4.0, 5.0], [1.0, 0.0, 0.0]])
+    assert unlike(ot, wanted).tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
 # ---- a whole step, from the texts and the network it began with
@@ -176,16 +183,19 @@ def test_a_step_taught_by_two_systems_learns_each_side_from_its_own_and_the_sum_
         teach_weight=0.7,
         part_weight=0.2,
         align_weight=0.3,
+        words_weight=0.6,
         words_scale=9,
     )
-    wanted = taught_by_hand(start, options, Teaching.of(records))
+    wanted = taught_by_hand(start, options, Teaching.of(records), Lexicon.of(start.tokenizer, [records]))
     finetune(start, [records], options, Ranks(0, 1, torch.device("cpu")), tmp_path / "run")
     for name, value in wanted.items():
         assert log(tmp_path / "run", name) == [pytest.approx(value, rel=1e-3)], name
 
 
 @torch.no_grad()
-def taught_by_hand(start: Checkpoint, options: FinetuneOptions, teaching: Teaching) -> dict[str, float]:
+def taught_by_hand(
+    start: Checkpoint, options: FinetuneOptions, teaching: Teaching, lexicon: Lexicon
+) -> dict[str, float]:
     passages = list(dict.fromkeys(text for r in RECORDS for text in (*r.positives, *r.negatives)))
     documents = {text: encoded(start, text, options.k_document) for text in passages}
     queries = [encoded(start, record.query, options.k_query) for record in RECORDS]
@@ -204,8 +214,22 @@ def taught_by_hand(start: Checkpoint, options: FinetuneOptions, teaching: Teachi
     means["align"] = mean_distance(
         teaching, [(r.query, cls) for r, (cls, _) in zip(RECORDS, queries, strict=True)]
     ) + mean_distance(teaching, [(text, cls) for text, (cls, _) in documents.items()])
-    taught = means["teach"] + options.part_weight * (means["teach_cls"] + means["teach_ot"])
-    return {**means, "total": options.teach_weight * taught + options.align_weight * means["align"]}
+    asked = [(record.query, ot) for record, (_, ot) in zip(RECORDS, queries, strict=True)]
+    means["words"] = mean_unlikeness(start, lexicon, asked) + mean_unlikeness(
+        start, lexicon, [(text, ot) for text, (_, ot) in documents.items()]
+    )
+    total = options.teach_weight * (means["teach"] + options.part_weight * (means["teach_cls"] + means["teach_ot"]))
+    total += options.align_weight * means["align"] + options.words_weight * means["words"]
+    return {**means, "total": total}
+
+
+def mean_unlikeness(start: Checkpoint, lexicon: Lexicon, texts: list[tuple[str, dict[int, float]]]) -> float:
+    total = 0.0
+    for text, ot in texts:
+        wanted = lexicon.bags(start.tokenizer(text, return_tensors="pt")["input_ids"])[0].tolist()
+        away = sum((ot.get(n, 0.0) - value) ** 2 for n, value in enumerate(wanted))
+        total += away / sum(value**2 for value in wanted) if any(wanted) else 0.0
+    return total / len(texts)
 
 
 def mean_distance(teaching: Teaching, texts: list[tuple[str, list[float]]]) -> float:

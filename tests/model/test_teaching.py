@@ -18,7 +18,7 @@ from model.candidates import key
 from model.lines import SourceError
 from model.options import TrainingError
 from model.records import Example, Records, to_line
-from model.teaching import K1, B, Teaching, beside, teach
+from model.teaching import K1, USUAL_WEIGHT, B, Teaching, beside, teach
 
 WORDS = "gulls gull nest nesting cliffs open a door selling bread the fish market harbour".split()
 PASSAGES = [
@@ -56,7 +56,7 @@ def keys(texts: list[str]) -> NDArray[np.int64]:
     return np.array([key(text) for text in texts])
 
 
-def test_words_are_bm25_as_a_share_of_what_the_query_s_words_weigh(tmp_path: Path) -> None:
+def test_words_are_bm25_over_the_root_of_what_the_query_s_words_weigh(tmp_path: Path) -> None:
     queries = [example.query for example in EXAMPLES]
     found = taught(tmp_path, EXAMPLES).said(keys(queries), keys(PASSAGES)).words
     stemmer = Stemmer("english")
@@ -67,7 +67,7 @@ def test_words_are_bm25_as_a_share_of_what_the_query_s_words_weigh(tmp_path: Pat
     for row, query in enumerate(queries[:2]):
         stems = stemmer.stemWords([w for w in re.findall(r"\w\w+", query.lower()) if w not in STOPWORDS_EN])
         theirs = dict(zip(order, index.get_scores(stems) * (K1 + 1), strict=True))  # bm25s leaves the constant out
-        weight = sum(rarity(stem) for stem in stems)
+        weight = math.sqrt(USUAL_WEIGHT * sum(rarity(stem) for stem in stems))
         assert found[row].tolist() == pytest.approx([theirs[text] / weight for text in PASSAGES], abs=1e-5)
     assert not found[2].any()  # a query of stop words asks for nothing
 
@@ -96,7 +96,9 @@ def test_a_passage_that_holds_every_word_of_the_query_has_the_most(
     negatives = list(examples[0].negatives)
     found = teaching.said(keys([query]), keys([whole, *negatives])).words[0]
     assert (found >= 0).all()
-    assert (found <= K1 + 1 + 1e-5).all()
+    assert (
+        found <= (K1 + 1) * math.sqrt(found.size * 3 / USUAL_WEIGHT) + 1e-5
+    ).all()  # three words, rarer in more texts
     lacking = [n for n, text in enumerate(negatives, 1) if not set(query.split()) & set(text.split())]
     assert all(found[0] > found[n] for n in lacking)
 
