@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Two CPU cores with bf16 (AMX), from a sentence encoder and raw text to three artifacts: the candidate of 2026-11-26 in
-# docs/experiments.md. Its stages were run by hand, on data of the same kind; as one script this has NOT been run yet.
+# Two CPU cores with bf16 (AMX), from a sentence encoder and raw text to three artifacts: the bundled model, about two hours
+# (docs/experiments.md, 2026-11-26). Its stages were run one by one, on data of the same kind, its dev files with negatives
+# of a sentence encoder, too; as one script this has NOT been run yet.
 #
 #   runs/cpu.sh DATA OUT
 #
@@ -33,18 +34,23 @@ done_already "$out/mix.jsonl" || python -m runs.mix 9000 "$out/mix.jsonl" "${tra
 done_already "$out/3-warm" || dupmae model warm-start "$out/2-dupmae" "$out/3-warm" "$out/mix.jsonl" \
   --teacher "$minilm" --words rarity --sample 9000
 
-# ---- the fused score, from labels and from two systems
-done_already "$out/4-fused" || dupmae model finetune "$out/3-warm" "$out/4-fused" "${train[@]}" "${quick[@]}" \
-  --steps 480 --batch-size 32 --negatives 1 --query-tokens 32 --document-tokens 128 --k-query 64 --k-document 256 \
-  --learning-rate 4e-5 --head-learning-rate 1e-4 --term-learning-rate 3e-4 --contrast-weight 0.4 --teach-weight 1 \
-  --align-weight 4 --query-sparsity 0.01 --document-sparsity 0.004
+# ---- the fused score, from labels, from two systems, and from BM25's own weights: words first, then all
+every=(--batch-size 32 --negatives 1 --query-tokens 112 --k-query 96 --k-document 256 --teach-weight 1)
+done_already "$out/4-words" || dupmae model finetune "$out/3-warm" "$out/4-words" "${train[@]}" "${quick[@]}" "${every[@]}" \
+  --steps 60 --document-tokens 128 --learning-rate 8e-5 --head-learning-rate 6e-4 --term-learning-rate 2e-3 \
+  --contrast-weight 0.4 --part-weight 0.3 --align-weight 4 --words-weight 8 \
+  --query-sparsity 0.01 --document-sparsity 0.004
+done_already "$out/5-fused" || dupmae model finetune "$out/4-words" "$out/5-fused" "${train[@]}" "${quick[@]}" "${every[@]}" \
+  --steps 1050 --document-tokens 160 --learning-rate 5e-5 --head-learning-rate 3e-4 --term-learning-rate 1e-3 \
+  --contrast-weight 0.3 --part-weight 0.5 --align-weight 6 --words-weight 4 \
+  --query-sparsity 0.005 --document-sparsity 0.002
 
 # ---- how much words count, on held-out records
-done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl \
-  --k-query 32 --k-document 256
+done_already "$out/6-balanced" || dupmae model balance "$out/5-fused" "$out/6-balanced" "$out"/dev/*.jsonl \
+  --k-query 32 --k-document 192 --precision bf16
 
 # ---- what is served; int8 only if it ranks as well on the dev files
 for precision in fp32 fp16 int8; do
-  done_already "$out/$precision" || dupmae model export "$out/5-balanced" "$out/$precision" --precision "$precision" \
+  done_already "$out/$precision" || dupmae model export "$out/6-balanced" "$out/$precision" --precision "$precision" \
     --facts runs/release.json --texts "$out/mix.jsonl" $(printf -- '--judge %s ' "$out"/dev/*.jsonl)
 done

@@ -64,9 +64,9 @@ PASSAGES = [
 ]
 CANONICAL = np.array(
     [
-        [[17.151, 3.169], [1.967, 0.277], [0.725, 0.025]],
-        [[3.186, 0.723], [18.218, 0.713], [3.357, 0.015]],
-        [[0.405, 0.000], [3.664, 0.005], [21.448, 3.916]],
+        [[13.595, 11.475], [-0.588, 0.005], [-1.007, 0.000]],
+        [[0.533, 0.009], [12.564, 0.552], [-0.386, 0.000]],
+        [[-0.898, 0.004], [0.038, 0.002], [15.619, 8.469]],
     ]
 )
 """[CLS] and OT part of each query with each passage, by PyTorch in float32 from the checkpoint."""
@@ -75,5 +75,5 @@ CANONICAL = np.array(
 def test_scores_are_those_of_the_network_that_was_trained(encoder: Encoder) -> None:
     queries, passages = encoder.encode_queries(QUERIES), encoder.encode_documents(PASSAGES)
     parts = [[query.vector.score(passage.vector) for passage in passages] for query in queries]
-    np.testing.assert_allclose(np.array(parts)[..., 0], CANONICAL[..., 0], rtol=0, atol=0.7)
-    np.testing.assert_allclose(np.array(parts)[..., 1], CANONICAL[..., 1], rtol=0, atol=0.2)
+    np.testing.assert_allclose(np.array(parts)[..., 0], CANONICAL[..., 0], rtol=0.05, atol=0.5)
+    np.testing.assert_allclose(np.array(parts)[..., 1], CANONICAL[..., 1], rtol=0.05, atol=0.2)
