@@ -12,10 +12,8 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.judge import Collection, Vectors, encode, ndcgs
-from model.options import FinetuneOptions
+from model.options import FinetuneOptions, TrainingError
 from model.records import Records
-
-NO_FACTOR = "log1p(relu) cannot be balanced afterwards: a factor of gains is none of scores"
 
 FACTORS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5)
 
@@ -29,10 +27,9 @@ def measure(checkpoint: Checkpoint, files: Sequence[Records], options: FinetuneO
         options: Lengths, numbers of kept terms, and the precision of products.
 
     Raises:
-        ValueError: Its activation is log1p, which no factor passes through.
+        TrainingError: Its activation is log1p, which no factor passes through.
     """
-    if checkpoint.model.encoder.terms.activation == "log1p":
-        raise ValueError(NO_FACTOR)
+    _refuse_log1p(checkpoint)
     encoder, found = checkpoint.model.encoder.eval(), dict[float, list[float]]()
     lengths = (options.query_tokens, options.k_query), (options.document_tokens, options.k_document)
     for file in files:
@@ -60,11 +57,18 @@ def balanced(checkpoint: Checkpoint, factor: float) -> Checkpoint:
     """The checkpoint, changed in place, with every OT score times `factor`.
 
     Raises:
-        ValueError: Its activation is log1p, which no factor passes through.
+        TrainingError: Its activation is log1p, which no factor passes through.
     """
+    _refuse_log1p(checkpoint)
     terms = checkpoint.model.encoder.terms
-    if terms.activation == "log1p":
-        raise ValueError(NO_FACTOR)
     terms.gain.mul_(factor**0.5)
     terms.bias.mul_(factor**0.5)
     return checkpoint._replace(facts=checkpoint.facts.after(f"balance {factor:g}"))
+
+
+def _refuse_log1p(checkpoint: Checkpoint) -> None:
+    if checkpoint.model.encoder.terms.activation == "log1p":
+        raise TrainingError(
+            "activation=log1p cannot be balanced afterwards, since a factor of gains is none of scores; export it "
+            "as it is, or train with relu"
+        )

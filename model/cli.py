@@ -382,10 +382,7 @@ def balance(
         query_tokens=64, document_tokens=max_tokens, k_query=k_query, k_document=k_document, precision=precision
     )
     checkpoint = load(start)
-    try:
-        found = measure(checkpoint, [Records(file) for file in files], options)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="START") from error
+    found = measure(checkpoint, [Records(file) for file in files], options)
     typer.echo("  ".join(("factor", "  mean", *(file.stem for file in files))))
     for factor, values in found.items():
         row = "  ".join(f"{value:.3f}" for value in (sum(values) / len(values), *values))

@@ -58,7 +58,7 @@ class TermWeights(nn.Module):
         value: Tensor = self.line(mu, ids)
         if self.activation == "raw":
             return value
-        value = _Relu.apply(value)  # type: ignore[no-untyped-call]
+        value = _Relu.apply(value)  # type: ignore[no-untyped-call]  # torch has none
         return value if self.activation == "relu" else value.log1p()
 
     def line(self, mu: Tensor, ids: Tensor | None = None) -> Tensor:
@@ -115,7 +115,11 @@ class FusedEncoder(nn.Module):
         return reduced
 
     def bag(self, hidden: Tensor, keep: Tensor, k: int) -> Sparse:
-        """The top-k of the bag of words, with an exact gradient through the kept entries only; 0 where no word is."""
+        """The top-k of the bag of words; 0 where no word is.
+
+        A gradient reaches the kept entries only: exact for those above 0, and for the nearest below it where k reaches
+        that far, if it makes them rise (see `_Relu`).
+        """
         lpu, features = self.lpu, self.lpu.features(hidden)
         pooled: Pooled = pool(features, lpu.weight, lpu.bias, keep)
         ids = self.terms.line(pooled.values).topk(k, dim=1).indices.detach()

@@ -189,6 +189,13 @@ class _Finetuning(nn.Module):
             parts = terms["teach_cls"] + terms["teach_ot"]
             total = total + options.teach_weight * (terms["teach"] + options.part_weight * parts)
 
+        if self.lexicon:
+            own_once = everyone.once[self.ranks.rank * everyone.size :][: len(own[0])]
+            asked = unlike(self._dense(query).ot, self.lexicon.bags(drawn.query_ids))
+            held = own_once * unlike(self._dense(own).ot, self.lexicon.bags(drawn.passage_ids))
+            terms["words"] = asked.sum() + held.sum() * queries_in_all / everyone.once.sum()
+            total = total + options.words_weight * terms["words"]
+
         # ---- sparsity and vectors, over the texts of all ranks, each of which counts its share of it
         queries = self._gather(query, len(query[0]))
         alike = torch.ones(len(queries.cls), device=queries.cls.device)
@@ -199,15 +206,6 @@ class _Finetuning(nn.Module):
             away = self._away(drawn, queries, alike) + self._away(drawn, passage, everyone.once, everyone.keys)
             shared = shared + options.align_weight * away
 
-        # ---- words, over this rank's texts
-        words = torch.zeros(())
-        if self.lexicon:
-            at = self.ranks.rank * everyone.size
-            once = everyone.once[at : at + len(own[0])] / everyone.once.sum()
-            words = self._unlike(drawn.query_ids, query, alike[: len(query[0])] / queries_in_all)
-            words = words + self._unlike(drawn.passage_ids, own, once)
-            shared = shared + options.words_weight * self.ranks.size * words
-
         # ---- what the log shows
         best = fused.masked_fill(everyone.ignored, float("-inf")).argmax(1)
         terms["accuracy"] = (best == everyone.target).float().sum()
@@ -216,8 +214,6 @@ class _Finetuning(nn.Module):
         means["document_terms"] = (own[1].values > 0).float().sum(1).mean() / self.ranks.size
         if options.align_weight:
             means["align"] = away / self.ranks.size
-        if self.lexicon:
-            means["words"] = words
         return {"total": total / queries_in_all + shared / self.ranks.size, **means}
 
     def _teach(self, drawn: Drawn, everyone: Candidates, parts: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -239,11 +235,6 @@ class _Finetuning(nn.Module):
         wanted = torch.from_numpy(self.taught[drawn.source].vectors(numbers)).to(texts.cls.device)
         with torch.autocast(wanted.device.type, enabled=False):
             return distance(texts.cls, wanted, weight)
-
-    def _unlike(self, ids: Tensor, encoded: tuple[Tensor, Sparse], weight: Tensor) -> Tensor:
-        """How far the bags of these texts are from BM25's, in the units of `unlike`, weighed by (N,)."""
-        assert self.lexicon is not None
-        return (weight * unlike(self._dense(encoded).ot, self.lexicon.bags(ids))).sum()
 
     def _known(self, keys: Tensor) -> NDArray[np.int64]:
         """Keys of columns; an empty column, which nobody counts, takes that of the first."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from model.masking import begins, continuations
 from model.records import Example, Records
+from model.teaching import K1, B
 
 WORD_SCALE = 0.5
 """What two texts score for sharing a word, for each nat of its rarity: about 12 for a usual query found whole."""
@@ -24,9 +25,8 @@ WORD_SCALE = 0.5
 COMMON = 1.0
 """Nats of rarity below which a word weighs nothing: those of a word that every third text holds."""
 
-K1, B, USUAL_TOKENS = 1.2, 0.75, 130
-"""BM25's saturation of repeated words; how much longer texts are held to hold words by chance; the length, in tokens,
-that is neither. The same for queries, whose lengths differ less than the square of their saturation could tell."""
+USUAL_TOKENS = 130
+"""Length, in tokens, of a text that counts as neither short nor long."""
 
 TOKENS = 254
 """Of a text, for how rare words are."""
@@ -95,7 +95,7 @@ class Lexicon(NamedTuple):
         return counts.scatter_add(1, words, ordinary.float())
 
     def bags(self, input_ids: Tensor) -> Tensor:
-        """(N, L) -> (N, V) float32, whose products are BM25's scores."""
+        """(N, L) -> (N, V) float32. Products are BM25's scores, with the query's words saturated as well."""
         counts = self.counts(input_ids)
         length = 1 - B + B * counts.sum(1, keepdim=True) / USUAL_TOKENS
         return self.weight.sqrt() * counts * (K1 + 1) / (counts + K1 * length)

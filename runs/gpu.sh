@@ -30,10 +30,11 @@ done_already "$out/mix.jsonl" || python -m runs.mix 20000 "$out/mix.jsonl" "${tr
 done_already "$out/3-warm" || dupmae model warm-start "$out/2-dupmae" "$out/3-warm" "$out/mix.jsonl" \
   --teacher "$minilm" --words rarity --sample 20000
 done_already "$out/4-fused" || dupmae model finetune "$out/3-warm" "$out/4-fused" "${train[@]}" "${quick[@]}" \
-  --steps "$finetune" --batch-size 128 --negatives 1 --query-tokens 48 --document-tokens 256 --k-query 64 \
+  --steps "$finetune" --batch-size 128 --negatives 1 --query-tokens 112 --document-tokens 256 --k-query 96 \
   --k-document 256 --learning-rate 8e-5 --head-learning-rate 2e-4 --term-learning-rate 3e-4 --contrast-weight 0.4 \
-  --teach-weight 1 --align-weight 4 --query-sparsity 0.01 --document-sparsity 0.004
-done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl
+  --teach-weight 1 --align-weight 6 --words-weight 4 --query-sparsity 0.005 --document-sparsity 0.002
+done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl \
+  --k-query 32 --k-document 192 --precision bf16
 for precision in fp32 fp16 int8; do
   done_already "$out/$precision" || dupmae model export "$out/5-balanced" "$out/$precision" --precision "$precision" \
     $(printf -- '--judge %s ' "$out"/dev/*.jsonl)

@@ -1,5 +1,6 @@
 """The network against literal, slow transcriptions of the paper's equations, and of what its released code does."""
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 
@@ -240,3 +241,24 @@ def test_term_weights_scale_shift_and_then_activate(activation: str, wanted: lis
         terms.bias.fill_(-1.0)
     value = terms(torch.tensor([[-1.0, 2.0]]), torch.tensor([[1, 2]]))
     torch.testing.assert_close(value[0], torch.tensor(wanted))
+
+
+def test_what_fell_below_zero_may_rise_and_does_not_sink() -> None:
+    mu = torch.tensor([[2.0, -1.0, -1.0, 0.0, 3.0]], requires_grad=True)
+    wished = torch.tensor([[1.0, 1.0, -1.0, -1.0, -1.0]])  # a loss falls where this is below 0 and the value grows
+    TermWeights(5)(mu).backward(wished)
+    assert mu.grad is not None
+    assert mu.grad.tolist() == [[1.0, 0.0, -1.0, -1.0, -1.0]]
+
+
+def test_the_nearest_words_below_zero_fill_the_bag(tiny_network: FusedEncoder, batch: Batch) -> None:
+    """Or those that could rise would be any."""
+    encoder = copy.deepcopy(tiny_network)
+    with torch.no_grad():
+        encoder.terms.bias.fill_(-1000.0)
+        _, bag = encoder(batch.input_ids, batch.attention_mask, 20)
+        mu = encoder.mlm.cls(encoder.hidden(batch.input_ids, batch.attention_mask))
+    keep = encoder.ordinary(batch.input_ids, batch.attention_mask)
+    line = encoder.terms.line(mu.masked_fill(~keep[..., None], float("-inf")).amax(1))
+    assert not bag.values.any()
+    assert torch.equal(line.gather(1, bag.indices), line.topk(20, dim=1).values)

@@ -107,7 +107,8 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(train: Callable[...
     process.wait()
     assert not out.exists()
     invoke(train("broken"))
-    assert_same(tmp_path / "unbroken", out, atol=2e-5)  # another process: the order of MKL's sums follows addresses
+    # Not bit for bit: here it has always been, once on another machine the last digits differed; why is not known.
+    assert_same(tmp_path / "unbroken", out, atol=2e-5)
     assert log(folder, "step") == list(range(1, 9))
     assert log(folder, "total") == pytest.approx(log(tmp_path / "unbroken.run", "total"), rel=1e-5)
     assert not (folder / "state.pt").exists(), "a finished run needs none"

@@ -75,5 +75,5 @@ CANONICAL = np.array(
 def test_scores_are_those_of_the_network_that_was_trained(encoder: Encoder) -> None:
     queries, passages = encoder.encode_queries(QUERIES), encoder.encode_documents(PASSAGES)
     parts = [[query.vector.score(passage.vector) for passage in passages] for query in queries]
-    np.testing.assert_allclose(np.array(parts)[..., 0], CANONICAL[..., 0], rtol=0.05, atol=0.5)
-    np.testing.assert_allclose(np.array(parts)[..., 1], CANONICAL[..., 1], rtol=0.05, atol=0.2)
+    np.testing.assert_allclose(np.array(parts)[..., 0], CANONICAL[..., 0], rtol=0, atol=0.75)
+    np.testing.assert_allclose(np.array(parts)[..., 1], CANONICAL[..., 1], rtol=0, atol=0.25)
