@@ -178,11 +178,19 @@ class Limits(Result):
 
 
 class AblationRow(BaseModel):
-    """A model that was trained otherwise. `group` is what was changed and `row` to what."""
+    """A model that was trained otherwise. `group` is what was changed and `row` to what.
+
+    Attributes:
+        ndcg: nDCG@10 by ranking, mean over seeds.
+        minus_base: Its fused score less that of the row which it differs from in one factor, with the same seeds.
+        seeds: Its fused score, seed by seed.
+    """
 
     group: str
     row: str
     ndcg: dict[str, Estimate | float]
+    minus_base: Estimate | None = None
+    seeds: list[float] = []
 
 
 R = TypeVar("R", bound=Result)
