@@ -31,6 +31,8 @@ class Document:
         text: What the document says.
         url: Where a reader finds it.
         metadata: Anything else. Kept, shown, and usable in filters where its field was declared.
+        source: Where it was read, for messages; two documents are the same wherever they stood.
+        line: The line there, counted from 1; 0 where there are none.
     """
 
     id: str
@@ -38,6 +40,8 @@ class Document:
     text: str = ""
     url: str = ""
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    source: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
 
     @property
     def passage(self) -> str:

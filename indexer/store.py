@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from model.vector import FusedVector, Parts
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
+State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
+"""What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
 Payload = dict[str, JsonValue]
 Filter = Mapping[str, JsonValue]
 """A filter in Qdrant's JSON grammar, such as `{"must": [{"key": "metadata.lang", "match": {"value": "en"}}]}`."""
@@ -50,8 +52,35 @@ class InvalidFilter(StoreError, ValueError):
     """A filter outside the grammar, or on a field that was not declared."""
 
 
+class Chunking(BaseModel):
+    """How long documents become passages; part of what a build is, since other passages are other vectors.
+
+    Attributes:
+        tokens: Longest passage, in tokens of the text alone; None for what the model's window leaves beside the title.
+        overlap: Tokens that a passage may share with the one before it.
+        title: Whether the encoder reads the document's title before each passage, or before the first alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: int | None = Field(None, ge=16)
+    overlap: int = Field(32, ge=0)
+    title: bool = True
+
+
 class Build(BaseModel):
-    """The facts of one build, kept with its collection."""
+    """The facts of one build, kept with its collection.
+
+    Attributes:
+        documents: Documents it holds, each of one passage or more.
+        passages: Points it holds.
+        truncated: Passages of which the model saw less than the whole.
+        unchanged: Documents whose vectors came from the build that was published when this one began.
+        dead: Records that became no document; they are in the dead-letter file.
+        reason: Why it failed.
+        journal: Live writes of the index up to here are in it; see `indexer.journal`.
+        judged: What was measured before it was published: metric -> (mean, low, high).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,10 +92,16 @@ class Build(BaseModel):
     source: str = ""
     source_digest: str = ""
     fields: dict[str, FieldType] = {}
+    chunking: Chunking = Chunking()
     documents: int = 0
+    passages: int = 0
     truncated: int = 0
+    unchanged: int = 0
     dead: int = 0
-    state: Literal["building", "ready", "failed"] = "building"
+    state: State = "encoding"
+    reason: str = ""
+    journal: int = 0
+    judged: dict[str, tuple[float, float, float]] = {}
 
     @property
     def indexed_fields(self) -> dict[str, FieldType]:

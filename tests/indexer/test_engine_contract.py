@@ -83,7 +83,7 @@ def test_a_build_is_dropped_unless_it_is_published(engine: Engine) -> None:
 def test_a_build_that_is_not_ready_is_not_published(engine: Engine) -> None:
     build = new_build("half")
     engine.create(build).close()
-    with pytest.raises(StoreError, match="Build half of index test-birds is building; only a ready build"):
+    with pytest.raises(StoreError, match="Build half of index test-birds is encoding; only a ready build"):
         engine.publish(build.model_copy(update={"state": "ready"}))
     assert engine.indexes() == []
 
