@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from indexer.chunking import Chunker
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
-from indexer.points import make_point
-from indexer.store import Build, Engine, FieldType, Store, StoreError
-from model.encoder import Encoder, Encoding, EncodingError
+from indexer.encoding import EncodedDocument, encode_passages
+from indexer.store import Build, Chunking, Engine, FieldType, Store, StoreError
+from model.encoder import Encoder
 
 WINDOW_DOCUMENTS = 256
 WINDOW_CHARACTERS = 2**18
@@ -41,6 +42,7 @@ class BuildOptions:
         index: Name of the index it is for.
         fields: Type of each field that filters may use, such as `{"metadata.lang": "keyword"}`.
         source: Where the documents come from, for people.
+        chunking: How long documents become passages; None cuts each to what the model reads.
         max_bad: Bad records that are put up with; one more fails the build.
         dead_letters: JSON lines file for bad records, made with the first one; None only counts them.
     """
@@ -48,6 +50,7 @@ class BuildOptions:
     index: str = "default"
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     source: str = ""
+    chunking: Chunking | None = field(default_factory=Chunking)
     max_bad: int = 100
     dead_letters: Path | None = None
 
@@ -58,6 +61,7 @@ class Tally:
 
     stage: Literal["encoding", "optimizing", "ready"] = "encoding"
     documents: int = 0
+    passages: int = 0
     truncated: int = 0
     bad: int = 0
 
@@ -90,10 +94,12 @@ def build_index(
 
     Raises:
         BuildError: No document at all, or a count that is not what was written.
+        ChunkingError: The model cannot read such passages.
         BuildInterrupted: Ctrl-C; the message says how to remove what is left.
         SourceError: A source could not be read, or held too many bad records.
         StoreError: The engine failed.
     """
+    chunker = Chunker(encoder, options.chunking)
     build = Build(
         id=new_build_id(),
         index=options.index,
@@ -102,11 +108,12 @@ def build_index(
         created=datetime.now(UTC),
         source=options.source,
         fields=dict(options.fields),
+        chunking=options.chunking,
     )
     with closing(engine.create(build)) as store:
         try:
             with DeadLetters(options.dead_letters, options.max_bad) as dead:
-                facts = _fill(store, encoder, records, dead, progress)
+                facts = _fill(store, chunker, records, dead, progress)
         except KeyboardInterrupt as error:
             _mark_failed(engine, build)
             raise BuildInterrupted(
@@ -150,19 +157,20 @@ def windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _fill(
     store: Store,
-    encoder: Encoder,
+    chunker: Chunker,
     records: Iterable[Document | BadRecord],
     dead: DeadLetters,
     progress: Progress,
 ) -> dict[str, object]:
     tally, sha = Tally(), hashlib.sha256()
     for window in windows(_living(records, dead)):
-        encoded = _encode(encoder, window, dead)
-        store.upsert([make_point(document, encoding.vector) for document, encoding in encoded])
+        encoded = _encode(chunker, window, dead)
+        store.upsert([point for document in encoded for point in document.points])
         for document in window:
             sha.update(_digest_line(document))
         tally.documents += len(encoded)
-        tally.truncated += sum(encoding.truncated for _, encoding in encoded)
+        tally.passages += sum(len(document.passages) for document in encoded)
+        tally.truncated += sum(document.truncated for document in encoded)
         tally.bad = dead.count
         progress(tally)
     tally.bad = dead.count
@@ -175,6 +183,7 @@ def _fill(
     progress(tally)
     return {
         "documents": tally.documents,
+        "passages": tally.passages,
         "truncated": tally.truncated,
         "dead": dead.count,
         "source_digest": sha.hexdigest(),
@@ -190,28 +199,20 @@ def _living(records: Iterable[Document | BadRecord], dead: DeadLetters) -> Itera
             yield record
 
 
-def _encode(encoder: Encoder, window: list[Document], dead: DeadLetters) -> list[tuple[Document, Encoding]]:
-    """Each document with its encoding, without those that have none."""
-    while window:
-        try:
-            encodings = encoder.encode_documents([document.passage for document in window])
-        except EncodingError as error:
-            refused = set(error.positions)
-            for position in sorted(refused):
-                document = window[position]
-                dead.add(BadRecord(f"document {document.id!r}", 0, error.reason, json.dumps(asdict(document))))
-            window = [document for position, document in enumerate(window) if position not in refused]
-        else:
-            return list(zip(window, encodings, strict=True))
-    return []
+def _encode(chunker: Chunker, window: list[Document], dead: DeadLetters) -> list[EncodedDocument]:
+    """Each document with its passages, without those that have no vector."""
+    encoded = encode_passages(chunker, window)
+    for document, reason in encoded.refused:
+        dead.add(BadRecord(f"document {document.id!r}", 0, reason, json.dumps(asdict(document))))
+    return encoded.documents
 
 
 def _verify(store: Store, tally: Tally) -> None:
     if tally.documents == 0:
         raise BuildError(f"no document to index ({tally.bad} bad records); build {store.build.id} is not usable")
-    if (stored := store.count()) != tally.documents:
+    if (stored := store.count()) != tally.passages:
         raise BuildError(
-            f"build {store.build.id} holds {stored} documents though {tally.documents} were written; build it again"
+            f"build {store.build.id} holds {stored} passages though {tally.passages} were written; build it again"
         )
 
 

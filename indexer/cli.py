@@ -21,7 +21,7 @@ from model.cli import MissingExtra
 
 if TYPE_CHECKING:
     from indexer.negatives import Margin
-    from indexer.store import Build, Engine, FieldType
+    from indexer.store import Build, Chunking, Engine, FieldType
 
 T = TypeVar("T")
 
@@ -41,6 +41,13 @@ def build(
     index: IndexName = None,
     artifact: ArtifactFolder = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE: a field that filters may use.")] = None,
+    passage_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Longest passage of a long document; else what the model reads.")
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Tokens a passage may share with the one before.", show_default="32")
+    ] = None,
+    title: Annotated[bool, typer.Option("--title/--no-title", help="Carry the title into each passage.")] = True,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
     max_bad: Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")] = 100,
     live: Annotated[bool, typer.Option("--publish/--no-publish", help="Answer from it when it is ready.")] = True,
@@ -60,6 +67,7 @@ def build(
         index=settings.index,
         fields=_fields(field or []),
         source=" ".join(sources),
+        chunking=_chunking(passage_tokens, overlap, title),
         max_bad=max_bad,
         dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
     )
@@ -203,6 +211,10 @@ def evaluate(
     artifact: ArtifactFolder = None,
     depth: Annotated[int | None, typer.Option(min=10, help="Candidates each side of a fused query brings.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep the index in this folder, for the next run.")] = None,
+    passages: Annotated[
+        bool,
+        typer.Option("--passages/--cut", help="Index long documents as passages, or what the model reads at once."),
+    ] = False,
 ) -> None:
     """Measure BM25, each side of the vector, and the fused score on a judged collection."""
     with _extra("eval"):
@@ -211,10 +223,12 @@ def evaluate(
     from indexer.catalog import new_artifact, open_encoder
     from indexer.documents import count_records
     from indexer.report import evaluation_lines, show_progress
+    from indexer.store import Chunking
 
     settings = _settings(ctx, artifact=artifact)
     encoder = open_encoder(settings, new_artifact(settings))
-    options = EvaluationOptions(split=split, depth=depth or settings.depth, runs=runs)
+    chunking = Chunking() if passages else None
+    options = EvaluationOptions(split=split, depth=depth or settings.depth, runs=runs, chunking=chunking)
     with tempfile.TemporaryDirectory() as scratch, show_progress(count_records([folder])) as progress:
         evaluation = run(folder, encoder, keep or Path(scratch), options, progress)
     _console().print(*evaluation_lines(evaluation), sep="\n")
@@ -269,6 +283,13 @@ def _fields(pairs: list[str]) -> "dict[str, FieldType]":
             raise typer.BadParameter(f"{pair!r} is not NAME=TYPE, such as metadata.lang=keyword; types: {expected}")
         fields[name] = cast(FieldType, type)
     return fields
+
+
+def _chunking(tokens: int | None, overlap: int | None, title: bool) -> "Chunking":
+    from indexer.store import Chunking
+
+    default = Chunking()
+    return Chunking(tokens=tokens, overlap=default.overlap if overlap is None else overlap, title=title)
 
 
 def _is_published(engine: "Engine", build: "Build") -> bool:

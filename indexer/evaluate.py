@@ -19,8 +19,9 @@ from indexer.build import BuildOptions, Progress, build_index, ignore_progress, 
 from indexer.documents import BadRecord, Document, load_qrels, load_queries, read_documents
 from indexer.edge import EdgeEngine
 from indexer.exact import Agreement, ExactScores, compare
+from indexer.grouping import grouped_hits
 from indexer.measures import MEASURES, Qrels, Run, judge, write_run
-from indexer.store import DEFAULT_DEPTH, Build, Engine, Mode, Store
+from indexer.store import DEFAULT_DEPTH, Build, Chunking, Engine, Mode, Store
 from model.encoder import Encoder, EncodingError
 from model.estimate import Estimate, estimate
 from model.lines import SourceError
@@ -41,6 +42,8 @@ class EvaluationOptions:
     Attributes:
         split: Name of the judgements, as in `qrels/<split>.tsv`.
         depth: Candidates each side of a fused query brings.
+        chunking: How long documents become passages, the best of which stands for its document; None cuts each to what
+            the model reads. BM25 reads whole documents either way.
         runs: Folder for one TREC run file a ranking; None writes none.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
@@ -48,6 +51,7 @@ class EvaluationOptions:
 
     split: str = "test"
     depth: int = DEFAULT_DEPTH
+    chunking: Chunking | None = None
     runs: Path | None = None
     resamples: int = 2000
     seed: int = 0
@@ -96,6 +100,8 @@ class Evaluation(BaseModel):
     precision: str
     fingerprint: str
     documents: int
+    passages: int
+    chunking: Chunking | None
     truncated: int
     dead: int
     queries: int
@@ -131,7 +137,7 @@ def evaluate(
     queries = _judged_queries(folder, qrels)
     records = list(read_documents([folder]))
     engine = EdgeEngine(scratch)
-    build, seconds = _indexed(engine, encoder, records, progress)
+    build, seconds = _indexed(engine, encoder, records, options.chunking, progress)
     started = time.perf_counter()
     vectors = _encode_queries(encoder, queries)
     queries_encoded_per_s = len(queries) / (time.perf_counter() - started)
@@ -149,6 +155,8 @@ def evaluate(
         precision=encoder.artifact.manifest.precision,
         fingerprint=encoder.fingerprint,
         documents=build.documents,
+        passages=build.passages,
+        chunking=build.chunking,
         truncated=build.truncated,
         dead=build.dead,
         queries=len(queries),
@@ -174,15 +182,22 @@ def _judged_queries(folder: Path, qrels: Qrels) -> dict[str, str]:
 
 
 def _indexed(
-    engine: Engine, encoder: Encoder, records: Sequence[Document | BadRecord], progress: Progress
+    engine: Engine,
+    encoder: Encoder,
+    records: Sequence[Document | BadRecord],
+    chunking: Chunking | None,
+    progress: Progress,
 ) -> tuple[Build, float | None]:
     """A ready build of these documents, and the seconds it took unless it was there."""
     digest = source_digest(record for record in records if isinstance(record, Document))
+    wanted = ("ready", encoder.fingerprint, digest, chunking)
     for build in engine.builds(_INDEX):
-        if (build.state, build.fingerprint, build.source_digest) == ("ready", encoder.fingerprint, digest):
+        made = (build.state, build.fingerprint, build.source_digest, build.chunking)
+        if build.passages and made == wanted:  # a build of no passages is older than they are
             return build, None
     started = time.perf_counter()
-    build = build_index(engine, encoder, records, BuildOptions(index=_INDEX, max_bad=sys.maxsize), progress)
+    options = BuildOptions(index=_INDEX, chunking=chunking, max_bad=sys.maxsize)
+    build = build_index(engine, encoder, records, options, progress)
     return build, time.perf_counter() - started
 
 
@@ -220,7 +235,7 @@ def _search(store: Store, vectors: Mapping[str, FusedVector], mode: Mode, depth:
     return {
         query: {
             str(hit.point.payload["doc_id"]): hit.score
-            for hit in store.search(vector, mode=mode, limit=RANKED, depth=depth)
+            for hit in grouped_hits(store, vector, mode=mode, limit=RANKED, depth=depth).hits
         }
         for query, vector in vectors.items()
     }

@@ -11,7 +11,7 @@ from typing import Literal
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.documents import Document, count_records, read_documents
 from indexer.judged import open_judged
-from indexer.points import passage
+from indexer.points import passage_text
 from indexer.ranker import IndexRanker, Ranker
 from indexer.report import show_count
 from indexer.settings import IndexSettings
@@ -89,7 +89,7 @@ def _documents(sources: Sequence[str | Path], left_out: Counter[str]) -> Iterato
 def _stored(settings: IndexSettings) -> Iterator[str]:
     with _published(settings) as store, show_count("reading", store.count()) as watch:
         for number, point in enumerate(store.scroll(), start=1):
-            yield passage(point)
+            yield passage_text(point, store.build.chunking)
             watch(number, 0)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from pydantic import JsonValue
 
 from indexer.negatives import Candidate, normal
-from indexer.points import passage
+from indexer.points import passage_text
 from indexer.store import DEFAULT_DEPTH, Mode, Store
 from model.encoder import Encoder, Encoding, EncodingError
 from model.records import Example
@@ -58,7 +58,7 @@ class IndexRanker:
 
     def _ranking(self, query: FusedVector, example: Example, limit: int, score_positives: bool) -> Ranking:
         found = self._store.search(query, mode=self._mode, limit=limit, depth=self._depth)
-        hits = [Candidate(passage(hit.point), hit.score) for hit in found]
+        hits = [Candidate(passage_text(hit.point, self._store.build.chunking), hit.score) for hit in found]
         return Ranking(hits, self._score(query, example.positives, hits) if score_positives else [])
 
     def _score(self, query: FusedVector, positives: Sequence[str], hits: Sequence[Candidate]) -> list[float]:

@@ -68,9 +68,9 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
 
 def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
     """What came of a build, in one line."""
-    parts = [f"Build {build.id} of index {build.index}: {build.documents:,} documents"]
+    parts = [f"Build {build.id} of index {build.index}: {_contents(build)}"]
     if build.truncated:
-        parts.append(f"{build.truncated:,} of them longer than the model reads")
+        parts.append(f"{build.truncated:,} of them not read to their end")
     if build.dead:
         parts.append(f"{build.dead:,} bad records in {dead_letters}")
     parts.append("published" if published else f"not published (dupmae index publish {build.id} --index {build.index})")
@@ -92,7 +92,7 @@ def evaluation_lines(evaluation: "Evaluation") -> list[RenderableType]:
     exactness, rates = evaluation.exactness, evaluation.rates
     searches = ", ".join(f"{mode} {rate:.0f}" for mode, rate in rates.searches_per_s.items())
     return [
-        f"{evaluation.collection}, {evaluation.split}: {evaluation.documents:,} documents, {evaluation.queries:,} "
+        f"{evaluation.collection}, {evaluation.split}: {_contents(evaluation)}, {evaluation.queries:,} "
         f"queries; {evaluation.model} ({evaluation.precision}, {evaluation.fingerprint[:12]}); mean [95 % interval]",
         _figures("", evaluation.systems),
         _figures("fused minus", evaluation.fused_minus),
@@ -121,6 +121,11 @@ def mining_lines(out: Path, tally: "MiningTally", draw: int, left_out: Mapping[s
     }
     lines += [f"{what}: {count:,} queries." for what, count in counts.items() if count]
     return lines + [f"Left out: {count:,} {what}." for what, count in left_out.items()]
+
+
+def _contents(counted: "Build | Evaluation") -> str:
+    passages = f" in {counted.passages:,} passages" if counted.passages > counted.documents else ""
+    return f"{counted.documents:,} documents{passages}"
 
 
 def _figures(title: str, systems: "dict[str, dict[str, Estimate]]") -> Table:

@@ -57,7 +57,7 @@ class Chunking(BaseModel):
 
     Attributes:
         tokens: Longest passage, in tokens of the text alone; None for what the model's window leaves beside the title.
-        overlap: Tokens that a passage may share with the one before it.
+        overlap: Tokens that a passage may share with the one before it; the default gives way in short passages.
         title: Whether the encoder reads the document's title before each passage, or before the first alone.
     """
 
@@ -74,7 +74,8 @@ class Build(BaseModel):
     Attributes:
         documents: Documents it holds, each of one passage or more.
         passages: Points it holds.
-        truncated: Passages of which the model saw less than the whole.
+        chunking: How documents became passages; None where each is one, of which the model read what fits its window.
+        truncated: Passages of which the model saw less than the whole, or nothing for want of a word it knows.
         unchanged: Documents whose vectors came from the build that was published when this one began.
         dead: Records that became no document; they are in the dead-letter file.
         reason: Why it failed.
@@ -92,7 +93,7 @@ class Build(BaseModel):
     source: str = ""
     source_digest: str = ""
     fields: dict[str, FieldType] = {}
-    chunking: Chunking = Chunking()
+    chunking: Chunking | None = Chunking()
     documents: int = 0
     passages: int = 0
     truncated: int = 0

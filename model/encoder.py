@@ -39,6 +39,10 @@ class EncodingError(ValueError):
         self.positions = positions
 
 
+class NoWords(EncodingError):
+    """Texts without a word that the model gives any weight."""
+
+
 class ProviderError(RuntimeError):
     """The encoder cannot run where it was asked to; the message names the remedy."""
 
@@ -119,7 +123,8 @@ class Encoder:
             k: OT entries kept per text, at most; the manifest's `k_query` unless given.
 
         Raises:
-            EncodingError: Some texts hold no word the model knows.
+            NoWords: Some texts hold no word the model knows.
+            EncodingError: The model gave some texts no finite vector.
             ValueError: `k` is outside 1 to V.
         """
         manifest = self.artifact.manifest
@@ -135,6 +140,17 @@ class Encoder:
     def token_ids(self, text: str) -> list[int]:
         """The ordinary tokens of a text in order: untruncated, special tokens left out."""
         return [i for i in self._tokenizer.encode(text, add_special_tokens=False).ids if i not in self._special_ids]
+
+    def token_spans(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Where the tokens of each text stand in it, untruncated: (tokens, 2), begin and end in characters."""
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(text.offsets, np.int32).reshape(-1, 2) for text in found]
+
+    @cached_property
+    def document_room(self) -> int:
+        """Tokens of a document that the model reads: its window without the prompt and the special tokens."""
+        (prompt,) = self.token_spans([self.artifact.manifest.document_prompt])
+        return self.artifact.manifest.max_document_tokens - self._added - len(prompt)
 
     def input_ids(self, text: str, max_tokens: int) -> list[int]:
         """What the graph is given for a text, without its prompt: cut to `max_tokens`, with [CLS] and [SEP]."""
@@ -215,7 +231,7 @@ def _check_finite(raw: _Raw, batch: list[int], precision: Precision) -> None:
 def _check_not_empty(vectors: dict[int, FusedVector]) -> None:
     empty = tuple(sorted(position for position, vector in vectors.items() if not vector.ot_indices.size))
     if empty:
-        raise EncodingError("no word in it, or none that the model gives any weight; say more", empty)
+        raise NoWords("no word in it, or none that the model gives any weight; say more", empty)
 
 
 def _load_tokenizer(artifact: Artifact) -> Tokenizer:

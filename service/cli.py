@@ -127,7 +127,7 @@ def search(
         began = perf_counter()
         results = render(searcher, query, answer.encoding, answer.hits, with_=["parts"])
         took = {**answer.took, "render": perf_counter() - began}
-        response = respond(searcher, answer.encoding, results, mode=mode, took=took)
+        response = respond(searcher, answer.encoding, results, mode=mode, complete=answer.complete, took=took)
     if as_json:
         typer.echo(response.model_dump_json(exclude_none=True, indent=2))
     else:
@@ -142,24 +142,26 @@ def explain(
     index: Index = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each word adds to the score of one document, found or not."""
+    """Show what each word adds to the score of one document, found or not; of a long one, of its best passage."""
     import json
     from dataclasses import asdict
 
+    from service.render import passage_out
     from service.searcher import open_searchers
     from service.terminal import show_explanation
 
     settings = _changed(ctx, index=index)
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        point = searcher.document(document_id)
         vector = searcher.encode(query).vector
+        point = searcher.document(document_id, vector)
         parts, terms = vector.score(point.vector), searcher.explain(query, vector, point).terms
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     "id": document_id,
+                    "passage": passage_out(point).model_dump(),
                     "score": parts.score,
                     "parts": parts._asdict(),
                     "explain": [asdict(term) for term in terms],
@@ -190,6 +192,7 @@ def _print_version(wanted: bool) -> None:
 def _named_errors() -> tuple[type[Exception], ...]:
     """What a user can mend: the errors whose message names the value and the remedy."""
     from indexer.build import BuildError
+    from indexer.chunking import ChunkingError
     from indexer.store import StoreError
     from model.artifact import ArtifactError
     from model.encoder import ProviderError
@@ -200,6 +203,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     return (
         ArtifactError,
         BuildError,
+        ChunkingError,
         DocumentNotFound,
         model.cli.MissingExtra,
         OSError,

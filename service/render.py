@@ -3,13 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 
-from indexer.store import Hit, Mode
+from indexer.points import place
+from indexer.store import Hit, Mode, Point
 from model.encoder import Encoding
 from service.schemas import (
     IndexOut,
     Meta,
     ModelOut,
     PartsOut,
+    PassageOut,
     QueryOut,
     ResultOut,
     RunOut,
@@ -29,18 +31,31 @@ def render(
 
 
 def respond(
-    searcher: Searcher, encoding: Encoding, results: list[ResultOut], *, mode: Mode, took: Mapping[str, float]
+    searcher: Searcher,
+    encoding: Encoding,
+    results: list[ResultOut],
+    *,
+    mode: Mode,
+    complete: bool,
+    took: Mapping[str, float],
 ) -> SearchResponse:
     """The whole answer; `took` in seconds by stage."""
     build, manifest = searcher.build, searcher.encoder.artifact.manifest
     meta = Meta(
         took_ms={stage: round(1000 * seconds, 3) for stage, seconds in took.items()},
         mode=mode,
+        complete=complete,
         model=ModelOut(name=manifest.name, fingerprint=build.fingerprint),
         index=IndexOut(name=build.index, build=build.id, documents=build.documents),
         query=QueryOut(tokens=encoding.tokens, truncated=encoding.truncated),
     )
     return SearchResponse(results=results, meta=meta)
+
+
+def passage_out(point: Point) -> PassageOut:
+    """Where a stored passage stands, counted from 1 as people do."""
+    number, of, start, end = place(point)
+    return PassageOut(number=number + 1, of=of, start=start, end=end)
 
 
 def _result(searcher: Searcher, query: str, encoding: Encoding, hit: Hit, with_: Collection[With]) -> ResultOut:
@@ -53,6 +68,7 @@ def _result(searcher: Searcher, query: str, encoding: Encoding, hit: Hit, with_:
         parts=PartsOut(cls=hit.parts.cls, ot=hit.parts.ot) if "parts" in with_ else None,
         title=str(payload.get("title", "")),
         text=text,
+        passage=passage_out(hit.point),
         url=str(payload.get("url", "")),
         metadata=metadata if isinstance(metadata, dict) else {},
         highlights=[RunOut(text=run.text, match=run.match) for run in snippet(text, explanation.carriers)],

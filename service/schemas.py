@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from indexer.grouping import GroupBy
 from indexer.store import INDEX_NAME, Mode
 
 With = Literal["parts", "explain"]
@@ -37,6 +38,10 @@ class SearchRequest(BaseModel):
         dict[str, JsonValue] | None,
         Field(description="Qdrant's filter grammar over `doc_id`, `parent_id` and the fields declared at indexing."),
     ] = None
+    group_by: Annotated[
+        GroupBy,
+        Field(description="`document`: each document once, by its best passage; `passage`: every passage by itself."),
+    ] = "document"
     fingerprint: Annotated[
         str | None, Field(description="Artifact the answer must come from; another one served is a 409.")
     ] = None
@@ -71,14 +76,24 @@ class TermOut(BaseModel):
     in_document: bool
 
 
+class PassageOut(BaseModel):
+    """Which stretch of its document a result shows: `number` (from 1) `of` them, and its characters in the text."""
+
+    number: int
+    of: int
+    start: int
+    end: int
+
+
 class ResultOut(BaseModel):
-    """One document that was found. `parts.cls + parts.ot` is `score`."""
+    """One document that was found, by its best passage; `text` is the passage. `parts.cls + parts.ot` is `score`."""
 
     id: str
     score: float
     parts: PartsOut | None = None
     title: str
     text: str
+    passage: PassageOut
     url: str
     metadata: dict[str, JsonValue]
     highlights: list[RunOut]
@@ -108,10 +123,11 @@ class IndexOut(BaseModel):
 
 
 class Meta(BaseModel):
-    """How the answer came about; times in milliseconds by stage."""
+    """How the answer came about; times in milliseconds by stage. An answer that is not `complete` may lack results."""
 
     took_ms: dict[str, float]
     mode: Mode
+    complete: bool
     model: ModelOut
     index: IndexOut
     query: QueryOut

@@ -7,7 +7,8 @@ from time import perf_counter
 from typing import NamedTuple, Self
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
-from indexer.points import passage, point_id
+from indexer.grouping import GroupBy, Grouped, grouped_hits
+from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
 from model.encoder import Encoder, Encoding, EncodingError
@@ -38,11 +39,13 @@ class Answer(NamedTuple):
     Attributes:
         encoding: The encoded query.
         hits: Best first.
+        complete: See `Grouped`.
         took: Seconds by stage.
     """
 
     encoding: Encoding
     hits: list[Hit]
+    complete: bool
     took: dict[str, float]
 
 
@@ -75,7 +78,15 @@ class Searcher:
         """The facts of the build that answers."""
         return self.store.build
 
-    def search(self, query: str, *, mode: Mode = "fused", limit: int = 10, filter: Filter | None = None) -> Answer:
+    def search(
+        self,
+        query: str,
+        *,
+        mode: Mode = "fused",
+        limit: int = 10,
+        filter: Filter | None = None,
+        group_by: GroupBy = "document",
+    ) -> Answer:
         """Encode one query and retrieve its hits.
 
         Raises:
@@ -85,8 +96,8 @@ class Searcher:
         began = perf_counter()
         encoding = self.encode(query)
         encoded = perf_counter()
-        hits = self.retrieve(encoding.vector, mode=mode, limit=limit, filter=filter)
-        return Answer(encoding, hits, {"encode": encoded - began, "retrieve": perf_counter() - encoded})
+        found = self.retrieve(encoding.vector, mode=mode, limit=limit, filter=filter, group_by=group_by)
+        return Answer(encoding, *found, {"encode": encoded - began, "retrieve": perf_counter() - encoded})
 
     def encode(self, query: str) -> Encoding:
         """The encoding of one query; `QueryRefused` when it has none."""
@@ -95,20 +106,36 @@ class Searcher:
         except EncodingError as error:
             raise QueryRefused(query) from error
 
-    def retrieve(self, query: FusedVector, *, mode: Mode, limit: int, filter: Filter | None = None) -> list[Hit]:
-        """The best `limit` hits of an encoded query, at the depth of the settings."""
-        return self.store.search(query, mode=mode, limit=limit, depth=self._depth, filter=filter)
+    def retrieve(
+        self,
+        query: FusedVector,
+        *,
+        mode: Mode,
+        limit: int,
+        filter: Filter | None = None,
+        group_by: GroupBy = "document",
+    ) -> Grouped:
+        """The best `limit` documents or passages for an encoded query, at the depth of the settings."""
+        if group_by == "passage":
+            return Grouped(self.store.search(query, mode=mode, limit=limit, depth=self._depth, filter=filter))
+        return grouped_hits(self.store, query, mode=mode, limit=limit, depth=self._depth, filter=filter)
 
-    def document(self, document_id: str) -> Point:
-        """One document by the id its source gave it.
+    def document(self, document_id: str, query: FusedVector) -> Point:
+        """The passage of a document that matches a query best, by the fused score.
+
+        Args:
+            document_id: As its source gave it.
+            query: The encoded query.
 
         Raises:
             DocumentNotFound: The index holds no such document.
         """
-        points = self.store.get([point_id(document_id)])
-        if not points:
+        passages = self.store.get([point_id(document_id)])
+        if not passages:
             raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
-        return points[0]
+        rest = range(1, place(passages[0]).of)
+        passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
+        return max(passages, key=lambda passage: query.score(passage.vector).score)
 
     def explain(self, query: str, vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.
@@ -122,7 +149,7 @@ class Searcher:
             vector,
             point.vector,
             query_words=self._words(query),
-            document_words=self._words(passage(point)),
+            document_words=self._words(passage_text(point, self.build.chunking)),
             vocabulary=self.encoder.vocabulary,
         )
 

@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from indexer.points import place
 from indexer.store import Point
 from model.vector import Parts
 from service.explain import Term
@@ -26,6 +27,8 @@ def show_answer(answer: SearchResponse) -> None:
     took = sum(meta.took_ms.values())
     found = f"{len(answer.results)} of {meta.index.documents:,} documents" if answer.results else "Nothing found"
     console.print(f"{found} · {meta.mode} · index {meta.index.name} · {meta.model.name} · {took:.0f} ms", style="dim")
+    if not meta.complete:
+        console.print("More documents may match: the best passages belong to these few.", style="yellow")
     if meta.query.truncated:
         console.print(f"The query has {meta.query.tokens} tokens; the model read only its beginning.", style="yellow")
 
@@ -33,7 +36,9 @@ def show_answer(answer: SearchResponse) -> None:
 def show_explanation(point: Point, parts: Parts, terms: Iterable[Term]) -> None:
     """Print why a document matches: both parts, then what each word adds to the second."""
     console = Console(highlight=False)
-    console.print(Text(str(point.payload.get("title") or point.payload["doc_id"]), "bold"))
+    number, of, *_ = place(point)
+    title = str(point.payload.get("title") or point.payload["doc_id"])
+    console.print(Text.assemble((title, "bold"), (_place(number + 1, of), "dim")))
     console.print(f"score {parts.score:.4f} = cls {parts.cls:.4f} + ot {parts.ot:.4f}\n")
     table = Table("word", "query", "document", "adds", "", box=None, pad_edge=False)
     for column in table.columns[1:4]:
@@ -46,13 +51,18 @@ def show_explanation(point: Point, parts: Parts, terms: Iterable[Term]) -> None:
 
 
 def _result(rank: int, result: ResultOut, best: float) -> Group:
-    head = Text.assemble((f"{rank:>2}  ", "dim"), (result.title or result.id, "bold"))
+    where = (_place(result.passage.number, result.passage.of), "dim")
+    head = Text.assemble((f"{rank:>2}  ", "dim"), (result.title or result.id, "bold"), where)
     lines = [head, _scores(result, best)]
     if result.highlights:
         lines.append(Text.assemble(*((run.text, "bold cyan" if run.match else "") for run in result.highlights)))
     if result.url:
         lines.append(Text(result.url, "dim"))
     return Group(lines[0], *(Padding(line, (0, 0, 0, 4), expand=False) for line in lines[1:]), Text())
+
+
+def _place(number: int, of: int) -> str:
+    return f"  passage {number} of {of}" if of > 1 else ""
 
 
 def _scores(result: ResultOut, best: float) -> Text:

@@ -65,8 +65,13 @@ async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: f
     encoded = await desk.batcher.encode(body.query, deadline=deadline)
     encoding = encoded.encoding
     began = perf_counter()
-    hits = await asyncio.to_thread(
-        searcher.retrieve, encoding.vector, mode=body.mode, limit=body.limit, filter=body.filter
+    hits, complete = await asyncio.to_thread(
+        searcher.retrieve,
+        encoding.vector,
+        mode=body.mode,
+        limit=body.limit,
+        filter=body.filter,
+        group_by=body.group_by,
     )
     retrieved = perf_counter()
     results = await asyncio.to_thread(render, searcher, body.query, encoding, hits, with_=body.with_)
@@ -77,7 +82,7 @@ async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: f
         "render": perf_counter() - retrieved,
     }
     metrics.searched(searcher.build.index, took, batch=encoded.batch, truncated=encoding.truncated, found=bool(hits))
-    return respond(searcher, encoding, results, mode=body.mode, took=took)
+    return respond(searcher, encoding, results, mode=body.mode, complete=complete, took=took)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, SearchResponse]) -> SearchResponse | None:

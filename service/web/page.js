@@ -104,7 +104,8 @@ function show({ results: found, meta }) {
   const took = Object.values(meta.took_ms).reduce((sum, stage) => sum + stage, 0);
   const count = found.length === 1 ? "1 result" : `${found.length} results`;
   const cut = meta.query.truncated ? " The question was too long; only its beginning was read." : "";
-  say(found.length ? `${count} in ${took.toFixed(0)} ms.${cut}` : `Nothing found. Try other words.${cut}`);
+  const short = meta.complete ? "" : " More documents may match: the best passages belong to these few.";
+  say(found.length ? `${count} in ${took.toFixed(0)} ms.${short}${cut}` : `Nothing found. Try other words.${cut}`);
   footer.textContent = `${meta.index.documents.toLocaleString("en")} documents in “${meta.index.name}” · ${meta.model.name}`;
 }
 
@@ -131,6 +132,11 @@ function item(result, best) {
     node.querySelector(".address").textContent = result.url.replace(/^https?:\/\//i, "");
   } else {
     node.querySelector(".address").remove();
+  }
+  if (result.passage.of > 1) {
+    node.querySelector(".passage").textContent = `passage ${result.passage.number} of ${result.passage.of}`;
+  } else {
+    node.querySelector(".passage").remove();
   }
   node.querySelector(".snippet").append(...result.highlights.map(run));
   score(node, result, best);

@@ -23,7 +23,7 @@ from indexer.build import (
 from indexer.documents import BadRecord, Document
 from indexer.edge import EdgeEngine
 from indexer.points import point_id
-from indexer.store import Build, Engine, Point
+from indexer.store import Build, Chunking, Engine, Point
 from model.encoder import Encoder
 from model.lines import SourceError
 
@@ -67,6 +67,9 @@ def test_every_document_is_stored_under_its_id_with_all_that_it_is(engine: Engin
         "metadata": {"lang": "en"},
         "parent_id": "gull",
         "chunk": 0,
+        "chunks": 1,
+        "start": 0,
+        "end": 29,
         "content_hash": BIRDS[0].content_hash,
     }
 
@@ -84,7 +87,8 @@ def test_a_stored_vector_is_what_the_encoder_makes_of_the_passage(engine: Engine
 def test_the_facts_of_a_build_are_kept_with_it(engine: Engine, tiny_encoder: Encoder) -> None:
     ready = build(engine, tiny_encoder, [*BIRDS, BAD, Document("long", text="water " * 100)])
     assert engine.builds(INDEX) == [ready]
-    assert (ready.state, ready.documents, ready.truncated, ready.dead) == ("ready", 4, 1, 1)
+    assert (ready.state, ready.documents, ready.passages, ready.truncated, ready.dead) == ("ready", 4, 6, 0, 1)
+    assert ready.chunking == Chunking()
     assert ready.fingerprint == tiny_encoder.fingerprint
     assert ready.source_digest == source_digest([*BIRDS, Document("long", text="water " * 100)])
 
@@ -154,7 +158,7 @@ def test_ctrl_c_leaves_the_build_unpublished_and_says_so(engine: Engine, tiny_en
 
 
 def test_an_id_that_comes_twice_after_all_is_noticed_by_counting(engine: Engine, tiny_encoder: Encoder) -> None:
-    with pytest.raises(BuildError, match="holds 1 documents though 2 were written"):
+    with pytest.raises(BuildError, match="holds 1 passages though 2 were written"):
         build(engine, tiny_encoder, [BIRDS[0], BIRDS[0]])
 
 

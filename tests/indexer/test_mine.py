@@ -24,10 +24,10 @@ from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.mine import MiningOptions, Tally, mine
 from indexer.negatives import Margin, RankWindow, text_key
-from indexer.points import passage
+from indexer.points import passage_text
 from indexer.ranker import IndexRanker, Ranker
 from indexer.settings import IndexSettings
-from indexer.store import IndexNotFound, Mode, Store
+from indexer.store import Chunking, IndexNotFound, Mode, Store
 from model.artifact import Artifact
 from model.cli import MissingExtra
 from model.encoder import Encoder
@@ -102,7 +102,7 @@ def test_negatives_are_the_hits_of_the_ranks_that_are_no_positives(
     found, tally = mined(ranker, replace(ALL, ranks=RankWindow(6, 30)), *EXAMPLES)
     for given, example in zip(EXAMPLES, found, strict=True):
         [query] = tiny_encoder.encode_queries([given.query])
-        hits = [passage(hit.point) for hit in store.search(query.vector, limit=30)[5:]]
+        hits = [passage_text(hit.point, Chunking()) for hit in store.search(query.vector, limit=30)[5:]]
         assert (example.query, example.positives) == (given.query, given.positives)
         assert sorted(example.negatives) == sorted(set(hits) - set(given.positives))
     assert tally.negatives == tally.hits == sum(len(example.negatives) for example in found)
@@ -141,7 +141,7 @@ def test_a_positive_scores_the_same_found_or_encoded(ranker: Ranker) -> None:
 def test_rank_fusion_finds_what_the_store_finds(mined: Mine, tiny_encoder: Encoder, store: Store) -> None:
     found, _ = mined(IndexRanker(tiny_encoder, store, "rrf"), replace(ALL, ranks=RankWindow(1, 9)), EXAMPLES[0])
     [query] = tiny_encoder.encode_queries([EXAMPLES[0].query])
-    hits = {passage(hit.point) for hit in store.search(query.vector, mode="rrf", limit=9)}
+    hits = {passage_text(hit.point, Chunking()) for hit in store.search(query.vector, mode="rrf", limit=9)}
     assert set(found[0].negatives) == hits - set(EXAMPLES[0].positives)
 
 
