@@ -17,7 +17,7 @@ WIDE_STOP = re.compile(r"[。！？｡]+[」』”’）]*")
 
 ABBREVIATIONS = frozenset(
     """
-    al approx ca cf col dept dr ed eds eq eqs etc fig figs gen gov inc jr ltd mr mrs ms mt no nos pp prof ref refs rep
+    al approx ca cf col dept dr ed eds eq eqs etc fig figs gen gov inc jr ltd mr mrs ms mt pp prof ref refs rep
     sec sen sr st vol vs
     """.split()  # noqa: SIM905  words are easier to read as a text than as a list
 )

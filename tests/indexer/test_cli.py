@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from indexer.catalog import kept_artifact
+from indexer.chunking import ChunkingError
 from indexer.cli import app, evaluate
 from indexer.edge import EdgeEngine
 from indexer.settings import IndexSettings
@@ -66,6 +67,21 @@ def test_json_has_every_fact_of_the_build(dupmae: Dupmae, birds: str, tiny_artif
     assert facts["index"] == "birds"
     assert facts["fingerprint"] == tiny_artifact.fingerprint
     assert (facts["documents"], facts["state"], facts["published"]) == (2, "ready", True)
+
+
+def test_long_documents_are_passages_of_the_length_that_was_asked_for(
+    dupmae: Dupmae, tmp_path: Path, settings: IndexSettings
+) -> None:
+    source = tmp_path / "long.jsonl"
+    source.write_text(json.dumps({"_id": "sea", "title": "birds", "text": "people of the sea work by day. " * 20}))
+    assert "1 documents in 3 passages, published" in dupmae("build", str(source), "--overlap", "0").stdout
+    arguments = ("--passage-tokens", "16", "--overlap", "4", "--no-title", "--json")
+    facts = json.loads(dupmae("build", str(source), *arguments).stdout)
+    assert facts["chunking"] == {"tokens": 16, "overlap": 4, "title": False}
+    assert facts["passages"] > 10
+    with pytest.raises(ChunkingError, match="passages of 63 tokens are longer than the 62"):
+        dupmae("build", str(source), "--passage-tokens", "63")
+    assert len(json.loads(dupmae("list", "--json").stdout)) == 2  # what cannot be made leaves nothing behind
 
 
 def test_documents_come_from_standard_input(dupmae: Dupmae) -> None:

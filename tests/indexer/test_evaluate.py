@@ -13,7 +13,7 @@ from indexer.documents import load_qrels
 from indexer.evaluate import Evaluation, EvaluationOptions, evaluate
 from indexer.exact import ExactScores, compare
 from indexer.measures import MEASURES, judge, write_run
-from indexer.store import Hit
+from indexer.store import Chunking, Hit
 from model.encoder import Encoder
 from model.lines import SourceError
 from model.vector import Parts
@@ -116,6 +116,31 @@ def test_a_kept_index_is_used_again_and_gives_the_same_figures(
     )
     assert built.count("ready") == 1
     assert first == second
+
+
+def test_documents_that_begin_alike_are_told_apart_by_their_passages_only(
+    collection: Path, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "long"
+    (folder / "qrels").mkdir(parents=True)
+    for name in ("queries.jsonl", "qrels/test.tsv"):
+        (folder / name).write_bytes((collection / name).read_bytes())
+    records = [json.loads(line) for line in (collection / "corpus.jsonl").read_text().splitlines()]
+    long = [record | {"text": "the data of the king. " * 15 + record["text"]} for record in records]
+    _write_jsonl(folder / "corpus.jsonl", long)
+    cut, passages = (
+        evaluate(folder, tiny_encoder, tmp_path / "index", EvaluationOptions(chunking=chunking, runs=tmp_path / runs))
+        for chunking, runs in ((None, "cut"), (Chunking(overlap=0), "passages"))
+    )
+    assert (cut.documents, cut.passages, cut.truncated) == (150, 150, 150)
+    assert (passages.documents, passages.passages, passages.truncated) == (150, 300, 0)
+    scores = {
+        runs: {line.split()[4] for line in (tmp_path / runs / "fused.trec").read_text().splitlines() if "q0 " in line}
+        for runs in ("cut", "passages")
+    }
+    assert len(scores["cut"]) == 1 < len(scores["passages"])
+    assert passages.exactness.same_order == 1.0
+    assert passages.systems["bm25"] == cut.systems["bm25"]
 
 
 def test_a_judged_query_without_a_text_is_an_error(tiny_encoder: Encoder, tmp_path: Path) -> None:
