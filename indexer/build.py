@@ -1,29 +1,35 @@
 """From documents to a build that is ready to be published.
 
-A build is written beside the published one and never touches it, so searching goes on, and a build that fails or is
-interrupted costs nothing but its time. Documents go through in windows: many enough for the encoder to batch texts of
-like length, few enough to keep memory bounded and progress visible.
+A build is written beside the published one and never touches it, so searching goes on. Reading, encoding and writing
+overlap; a document counts as done once its points are durable and its entry in the ledger is. So a build that was
+killed goes on where it was when the same command is given again, and a document is encoded once, however often that
+happens: what this build holds is skipped, what an older build of the same model holds unchanged is copied.
+
+Everything that is read is accounted for: read = encoded + unchanged + dead.
 """
 
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from indexer.chunking import Chunker
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
-from indexer.encoding import EncodedDocument, encode_passages
-from indexer.store import Build, Chunking, Engine, FieldType, Store, StoreError
+from indexer.encoders import Encode, encoding_here
+from indexer.filling import Filling, Tally, digest_line
+from indexer.ledger import Ledger, ledger_path, plan_of, remove_ledger
+from indexer.patience import patiently
+from indexer.reconcile import mend, reconcile
+from indexer.reuse import reusable
+from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError
 from model.encoder import Encoder
-
-WINDOW_DOCUMENTS = 256
-WINDOW_CHARACTERS = 2**18
 
 
 class BuildError(Exception):
@@ -41,10 +47,15 @@ class BuildOptions:
     Attributes:
         index: Name of the index it is for.
         fields: Type of each field that filters may use, such as `{"metadata.lang": "keyword"}`.
-        source: Where the documents come from, for people.
+        source: Where the documents come from, and how they are read: for people, and part of the plan.
         chunking: How long documents become passages; None cuts each to what the model reads.
         max_bad: Bad records that are put up with; one more fails the build.
         dead_letters: JSON lines file for bad records, made with the first one; None only counts them.
+        data: Folder of the ledgers; None keeps this build's in a temporary file, and it cannot be gone on with.
+        restart: Begin anew, whatever is left of another run.
+        reuse: Copy the vectors of documents that an older build holds unchanged.
+        total: Records in the sources, if that is known.
+        patience_s: Seconds that a store may be away before the build fails.
     """
 
     index: str = "default"
@@ -53,17 +64,11 @@ class BuildOptions:
     chunking: Chunking | None = field(default_factory=Chunking)
     max_bad: int = 100
     dead_letters: Path | None = None
-
-
-@dataclass(slots=True)
-class Tally:
-    """How far a build is; one object, changed in place and given to the progress callback."""
-
-    stage: Literal["encoding", "optimizing", "ready"] = "encoding"
-    documents: int = 0
-    passages: int = 0
-    truncated: int = 0
-    bad: int = 0
+    data: Path | None = None
+    restart: bool = False
+    reuse: bool = True
+    total: int | None = None
+    patience_s: float = 300.0
 
 
 Progress = Callable[[Tally], None]
@@ -79,53 +84,72 @@ def build_index(
     records: Iterable[Document | BadRecord],
     options: BuildOptions,
     progress: Progress = ignore_progress,
+    *,
+    encoding: AbstractContextManager[Encode] | None = None,
 ) -> Build:
-    """Encode and store every document as a new build, verify its count, and leave it ready to be published.
+    """Encode and store every document as a build, verify its count, and leave it ready to be published.
+
+    An unfinished build of the same plan is gone on with.
 
     Args:
         engine: Where the build is made.
         encoder: Makes the vectors; its fingerprint becomes the build's.
-        records: Documents with unique ids, and what could not become one.
+        records: Documents, and what could not become one. An id that comes again makes a bad record.
         options: What the build is for and what it puts up with.
-        progress: Called after every window and at each new stage.
+        progress: Called as documents become durable and at each new stage.
+        encoding: Where to encode; in a thread of this process when None.
 
     Returns:
         The facts of the build, in state `ready`.
 
     Raises:
-        BuildError: No document at all, or a count that is not what was written.
+        BuildError: No document at all, or a store that does not hold what was written.
+        BuildInterrupted: Ctrl-C; the same command goes on from there.
+        BuildLocked: Another process is making this build.
         ChunkingError: The model cannot read such passages.
-        BuildInterrupted: Ctrl-C; the message says how to remove what is left.
         SourceError: A source could not be read, or held too many bad records.
-        StoreError: The engine failed.
+        StoreError: The engine failed, or the disk is full.
     """
     chunker = Chunker(encoder, options.chunking)
-    build = Build(
-        id=new_build_id(),
-        index=options.index,
-        fingerprint=encoder.fingerprint,
-        dense_dim=encoder.artifact.manifest.dense_dim,
-        created=datetime.now(UTC),
-        source=options.source,
-        fields=dict(options.fields),
-        chunking=options.chunking,
-    )
-    with closing(engine.create(build)) as store:
+    with ExitStack() as stack:
+        data = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        build, ledger = _begin(engine, encoder, options, data)
+        stack.callback(ledger.close)
+        store = stack.enter_context(closing(_opened(engine, build)))
+        dead = stack.enter_context(DeadLetters(options.dead_letters, options.max_bad))
+        making = _Making(engine, build, store, options.total, progress)
         try:
-            with DeadLetters(options.dead_letters, options.max_bad) as dead:
-                facts = _fill(store, chunker, records, dead, progress)
+            base = _base(engine, build, options, stack)
+            filling = Filling(
+                store,
+                ledger,
+                dead,
+                making.tally,
+                base=base,
+                patience_s=options.patience_s,
+                watch=progress,
+                save=making.save,
+            )
+            making.enter("encoding")
+            with encoding or encoding_here(chunker) as encode:
+                digest = filling.run(records, encode)
+            _check_filled(making, ledger, dead)
+            making.enter("indexing")
+            patiently(store.optimize, for_s=options.patience_s)
+            making.enter("verifying")
+            _check_stored(making, ledger)
+            making.facts |= {"source_digest": digest}
+            making.enter("ready")
         except KeyboardInterrupt as error:
-            _mark_failed(engine, build)
+            making.fail("interrupted")
             raise BuildInterrupted(
-                f"interrupted; what is published did not change, and build {build.id} is left unpublished "
-                f"(remove it with `dupmae index delete {build.id} --index {build.index}`)"
+                f"interrupted; what is published did not change, and the same command goes on with build {build.id} "
+                f"(or remove it: `dupmae index delete {build.id} --index {build.index}`)"
             ) from error
-        except BaseException:
-            _mark_failed(engine, build)
+        except BaseException as error:
+            making.fail(str(error))
             raise
-        ready = build.model_copy(update=facts)
-        engine.save(ready)
-    return ready
+    return making.build
 
 
 def new_build_id() -> str:
@@ -137,89 +161,133 @@ def source_digest(documents: Iterable[Document]) -> str:
     """SHA-256 over ids and contents in their order, whatever files they came from."""
     sha = hashlib.sha256()
     for document in documents:
-        sha.update(_digest_line(document))
+        sha.update(digest_line(document))
     return sha.hexdigest()
 
 
-def windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Consecutive documents, `WINDOW_DOCUMENTS` or at least `WINDOW_CHARACTERS` at a time."""
-    window: list[Document] = []
-    characters = 0
-    for document in documents:
-        window.append(document)
-        characters += len(document.passage)
-        if len(window) == WINDOW_DOCUMENTS or characters >= WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-    if window:
-        yield window
-
-
-def _fill(
-    store: Store,
-    chunker: Chunker,
-    records: Iterable[Document | BadRecord],
-    dead: DeadLetters,
-    progress: Progress,
-) -> dict[str, object]:
-    tally, sha = Tally(), hashlib.sha256()
-    for window in windows(_living(records, dead)):
-        encoded = _encode(chunker, window, dead)
-        store.upsert([point for document in encoded for point in document.points])
-        for document in window:
-            sha.update(_digest_line(document))
-        tally.documents += len(encoded)
-        tally.passages += sum(len(document.passages) for document in encoded)
-        tally.truncated += sum(document.truncated for document in encoded)
-        tally.bad = dead.count
-        progress(tally)
-    tally.bad = dead.count
-    store.flush()
-    tally.stage = "optimizing"
-    progress(tally)
-    store.optimize()
-    _verify(store, tally)
-    tally.stage = "ready"
-    progress(tally)
-    return {
-        "documents": tally.documents,
-        "passages": tally.passages,
-        "truncated": tally.truncated,
-        "dead": dead.count,
-        "source_digest": sha.hexdigest(),
-        "state": "ready",
+def plan(fingerprint: str, options: BuildOptions) -> str:
+    """Digest of everything that decides what a build will hold, but for the content of its sources."""
+    parts = {
+        "fingerprint": fingerprint,
+        "source": options.source,
+        "fields": dict(options.fields),
+        "chunking": options.chunking.model_dump() if options.chunking else None,
     }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _living(records: Iterable[Document | BadRecord], dead: DeadLetters) -> Iterator[Document]:
-    for record in records:
-        if isinstance(record, BadRecord):
-            dead.add(record)
-        else:
-            yield record
+class _Making:
+    """A build on its way: its state, its facts, and whom to tell."""
+
+    def __init__(self, engine: Engine, build: Build, store: Store, total: int | None, progress: Progress) -> None:
+        self.build, self.store = build, store
+        self.tally = Tally(stage="reading", total=total)
+        self.facts: dict[str, object] = {}
+        self._engine, self._progress = engine, progress
+        self._before_s, self._began = build.seconds, time.monotonic()
+
+    def enter(self, state: State) -> None:
+        """Go on to the next stage."""
+        self.tally.stage = state
+        self.save()
+        self._progress(self.tally)
+
+    def save(self) -> None:
+        """Write the facts down as they are now, so that others see how far the build is."""
+        tally, spent = self.tally, time.monotonic() - self._began
+        counts = {
+            "documents": tally.documents,
+            "passages": tally.passages,
+            "truncated": tally.truncated,
+            "unchanged": tally.unchanged,
+            "dead": tally.bad,
+            "read": tally.read,
+            "total": tally.total,
+            "seconds": round(self._before_s + spent, 1),
+        }
+        self.build = self.build.model_copy(update={**counts, **self.facts, "state": tally.stage, "reason": ""})
+        self._engine.save(self.build)
+
+    def fail(self, reason: str) -> None:
+        """Say why the build is not ready."""
+        failed = self.build.model_copy(update={"state": "failed", "reason": reason[:500]})
+        with suppress(StoreError):  # an engine that is away cannot be told, and must not hide what went wrong first
+            self._engine.save(failed)
 
 
-def _encode(chunker: Chunker, window: list[Document], dead: DeadLetters) -> list[EncodedDocument]:
-    """Each document with its passages, without those that have no vector."""
-    encoded = encode_passages(chunker, window)
-    for document, reason in encoded.refused:
-        dead.add(BadRecord(f"document {document.id!r}", 0, reason, json.dumps(asdict(document))))
-    return encoded.documents
+def _begin(engine: Engine, encoder: Encoder, options: BuildOptions, data: Path) -> tuple[Build, Ledger]:
+    """The unfinished build of this plan, or a new one, with its ledger."""
+    wanted, builds = plan(encoder.fingerprint, options), engine.builds(options.index)
+    for build in builds:
+        path = ledger_path(data, options.index, build.id)
+        if build.state != "ready" and not options.restart and plan_of(path) == wanted:
+            return build, Ledger(path, wanted)
+    _sweep(data, options.index, {build.id for build in builds})
+    build = Build(
+        id=new_build_id(),
+        index=options.index,
+        fingerprint=encoder.fingerprint,
+        dense_dim=encoder.artifact.manifest.dense_dim,
+        created=datetime.now(UTC),
+        source=options.source,
+        fields=dict(options.fields),
+        chunking=options.chunking,
+        state="reading",
+    )
+    ledger = Ledger(ledger_path(data, options.index, build.id), wanted)
+    try:
+        engine.create(build).close()
+    except BaseException:
+        ledger.close()
+        raise
+    return build, ledger
 
 
-def _verify(store: Store, tally: Tally) -> None:
-    if tally.documents == 0:
-        raise BuildError(f"no document to index ({tally.bad} bad records); build {store.build.id} is not usable")
-    if (stored := store.count()) != tally.passages:
+def _opened(engine: Engine, build: Build) -> Store:
+    try:
+        return engine.open(build.index, build.id, write=True)
+    except BuildLocked:
+        raise
+    except StoreError as error:
+        raise StoreError(f"{error} Give --restart to begin anew.") from error
+
+
+def _sweep(data: Path, index: str, builds: set[str]) -> None:
+    """Remove the ledgers of builds that are gone."""
+    for path in ledger_path(data, index, "any").parent.glob("*.sqlite"):
+        if path.stem not in builds:
+            with suppress(BuildLocked):  # being created at this moment
+                Ledger(path, plan_of(path) or "").close()
+                remove_ledger(path)
+
+
+def _base(engine: Engine, build: Build, options: BuildOptions, stack: ExitStack) -> Store | None:
+    """An older build to copy unchanged vectors from; None where there is none, or where it is open for writing."""
+    older = reusable(engine, build) if options.reuse else None
+    if older is None:
+        return None
+    with suppress(BuildLocked):
+        return stack.enter_context(closing(engine.open(older.index, older.id)))
+    return None
+
+
+def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:
+    build, tally = making.build, making.tally
+    if not tally.documents:
+        raise BuildError(f"no document to index ({dead.count} bad records); build {build.id} is not usable")
+    assert tally.read == tally.documents + dead.count, (tally, dead.count)
+    assert tally.documents == ledger.totals().documents, (tally, ledger.totals())
+
+
+def _check_stored(making: _Making, ledger: Ledger) -> None:
+    """Hold the store against the ledger; what it lacks is encoded by the next run of the same command."""
+    stored = making.store.count()
+    if stored == ledger.totals().passages:
+        return
+    found = reconcile(making.store, ledger)
+    mend(making.store, ledger, found)
+    if found.missing:
         raise BuildError(
-            f"build {store.build.id} holds {stored} passages though {tally.passages} were written; build it again"
+            f"build {making.build.id} holds {stored} passages, and {len(found.missing)} documents have lost some; give "
+            "the same command again to index those"
         )
-
-
-def _digest_line(document: Document) -> bytes:
-    return f"{document.id}\0{document.content_hash}\n".encode()
-
-
-def _mark_failed(engine: Engine, build: Build) -> None:
-    with suppress(StoreError):  # an engine that is away cannot be told, and must not hide what went wrong first
-        engine.save(build.model_copy(update={"state": "failed"}))

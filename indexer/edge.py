@@ -96,6 +96,8 @@ class EdgeEngine:
         build = self._facts(index, build_id) if build_id else self.published(index)
         folder = self._folder(build)
         lock = BuildLock(folder, write=write)
+        if write:  # what a killed `optimize` left half-made; the engine never removes it
+            shutil.rmtree(folder / "shard" / "temp_segments", ignore_errors=True)
         try:
             with loading(folder), naming(build):
                 shard = edge.EdgeShard.load(str(folder / "shard"))

@@ -34,8 +34,11 @@ class EncodedDocument:
 
     @property
     def points(self) -> list[Point]:
-        """As they are stored."""
-        return make_points(self.document, self.passages, [encoding.vector for encoding in self.encodings])
+        """As they are stored; the first one tells how many were cut, for a build that copies them."""
+        points = make_points(self.document, self.passages, [encoding.vector for encoding in self.encodings])
+        if self.truncated:
+            points[0].payload["truncated"] = self.truncated
+        return points
 
     @property
     def truncated(self) -> int:

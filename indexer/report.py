@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from indexer.build import Progress as Watch
-from indexer.build import Tally
+from indexer.filling import Tally
 from indexer.store import Build
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def show_progress(total: int | None) -> Iterator[Watch]:
 
         def watch(tally: Tally) -> None:
             elapsed = bar.tasks[0].elapsed or 0
-            rate = f"{tally.documents / elapsed:.0f}/s" if elapsed and tally.stage == "encoding" else ""
-            bar.update(task, description=tally.stage, completed=tally.documents + tally.bad, rate=rate)
+            rate = f"{tally.encoded / elapsed:.0f}/s" if elapsed and tally.stage == "encoding" else ""
+            bar.update(task, description=tally.stage, completed=tally.read, rate=rate)
 
         yield watch
 

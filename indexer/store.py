@@ -78,6 +78,9 @@ class Build(BaseModel):
         truncated: Passages of which the model saw less than the whole, or nothing for want of a word it knows.
         unchanged: Documents whose vectors came from the build that was published when this one began.
         dead: Records that became no document; they are in the dead-letter file.
+        read: Records read: `documents` and `dead`.
+        total: Records there were to read, if that was known beforehand.
+        seconds: Time spent on it, over all runs.
         reason: Why it failed.
         journal: Live writes of the index up to here are in it; see `indexer.journal`.
         judged: What was measured before it was published: metric -> (mean, low, high).
@@ -99,6 +102,9 @@ class Build(BaseModel):
     truncated: int = 0
     unchanged: int = 0
     dead: int = 0
+    read: int = 0
+    total: int | None = None
+    seconds: float = 0.0
     state: State = "encoding"
     reason: str = ""
     journal: int = 0

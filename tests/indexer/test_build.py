@@ -9,19 +9,16 @@ import numpy as np
 import pytest
 
 from indexer.build import (
-    WINDOW_CHARACTERS,
-    WINDOW_DOCUMENTS,
     BuildError,
     BuildInterrupted,
     BuildOptions,
-    Tally,
     build_index,
     new_build_id,
     source_digest,
-    windows,
 )
 from indexer.documents import BadRecord, Document
 from indexer.edge import EdgeEngine
+from indexer.filling import WINDOW_CHARACTERS, WINDOW_DOCUMENTS, Tally, windows
 from indexer.points import point_id
 from indexer.store import Build, Chunking, Engine, Point
 from model.encoder import Encoder
@@ -87,7 +84,8 @@ def test_a_stored_vector_is_what_the_encoder_makes_of_the_passage(engine: Engine
 def test_the_facts_of_a_build_are_kept_with_it(engine: Engine, tiny_encoder: Encoder) -> None:
     ready = build(engine, tiny_encoder, [*BIRDS, BAD, Document("long", text="water " * 100)])
     assert engine.builds(INDEX) == [ready]
-    assert (ready.state, ready.documents, ready.passages, ready.truncated, ready.dead) == ("ready", 4, 6, 0, 1)
+    assert (ready.state, ready.documents, ready.dead, ready.read) == ("ready", 4, 1, 5)
+    assert (ready.passages, ready.truncated, ready.unchanged) == (6, 0, 0)
     assert ready.chunking == Chunking()
     assert ready.fingerprint == tiny_encoder.fingerprint
     assert ready.source_digest == source_digest([*BIRDS, Document("long", text="water " * 100)])
@@ -144,22 +142,28 @@ def test_nothing_to_index_is_an_error_and_not_an_empty_index(engine: Engine, tin
         build(engine, tiny_encoder, [BAD])
 
 
-def test_ctrl_c_leaves_the_build_unpublished_and_says_so(engine: Engine, tiny_encoder: Encoder) -> None:
+def test_ctrl_c_leaves_the_build_unpublished_and_says_how_to_go_on(engine: Engine, tiny_encoder: Encoder) -> None:
     def stopped() -> Iterator[Document]:
         yield from BIRDS
         raise KeyboardInterrupt
 
     published = build(engine, tiny_encoder, BIRDS)
     engine.publish(published)
-    with pytest.raises(BuildInterrupted, match="left unpublished"):
+    with pytest.raises(BuildInterrupted, match="the same command goes on with build"):
         build(engine, tiny_encoder, stopped())
     assert engine.builds(INDEX)[0].state == "failed"
     assert engine.published(INDEX) == published
 
 
-def test_an_id_that_comes_twice_after_all_is_noticed_by_counting(engine: Engine, tiny_encoder: Encoder) -> None:
-    with pytest.raises(BuildError, match="holds 1 passages though 2 were written"):
-        build(engine, tiny_encoder, [BIRDS[0], BIRDS[0]])
+def test_an_id_that_comes_twice_is_a_bad_record_with_its_place(
+    engine: Engine, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    again = replace(BIRDS[1], id="gull", source="birds.jsonl", line=9)
+    ready = build(engine, tiny_encoder, [BIRDS[0], again, BIRDS[1]], dead_letters=tmp_path / "dead.jsonl")
+    assert (ready.documents, ready.dead, ready.read) == (2, 1, 3)
+    letter = json.loads((tmp_path / "dead.jsonl").read_text())
+    assert (letter["source"], letter["line"], letter["reason"]) == ("birds.jsonl", 9, "id 'gull' occurs twice")
+    assert Document(**json.loads(letter["record"])) == again
 
 
 def test_progress_is_told_from_the_first_window_to_the_end(engine: Engine, tiny_encoder: Encoder) -> None:
@@ -171,9 +175,11 @@ def test_progress_is_told_from_the_first_window_to_the_end(engine: Engine, tiny_
     documents = [Document(str(number), text="bird") for number in range(WINDOW_DOCUMENTS + 1)]
     build_index(engine, tiny_encoder, [BAD, *documents], BuildOptions(index=INDEX), watch)
     assert seen == [
-        ("encoding", WINDOW_DOCUMENTS, 1),
+        ("encoding", 0, 0),
+        ("encoding", WINDOW_DOCUMENTS - 1, 1),
         ("encoding", WINDOW_DOCUMENTS + 1, 1),
-        ("optimizing", WINDOW_DOCUMENTS + 1, 1),
+        ("indexing", WINDOW_DOCUMENTS + 1, 1),
+        ("verifying", WINDOW_DOCUMENTS + 1, 1),
         ("ready", WINDOW_DOCUMENTS + 1, 1),
     ]
 

@@ -8,10 +8,10 @@ import ir_measures
 import numpy as np
 import pytest
 
-from indexer.build import Tally
 from indexer.documents import load_qrels
 from indexer.evaluate import Evaluation, EvaluationOptions, evaluate
 from indexer.exact import ExactScores, compare
+from indexer.filling import Tally
 from indexer.measures import MEASURES, judge, write_run
 from indexer.store import Chunking, Hit
 from model.encoder import Encoder
