@@ -22,7 +22,7 @@ from pathlib import Path
 from indexer.chunking import Chunker
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
-from indexer.encoders import Encode, encoding_here
+from indexer.encoders import Encoders, encoding_here
 from indexer.filling import Filling, Tally, digest_line
 from indexer.ledger import Ledger, ledger_path, plan_of, remove_ledger
 from indexer.patience import patiently
@@ -85,7 +85,7 @@ def build_index(
     options: BuildOptions,
     progress: Progress = ignore_progress,
     *,
-    encoding: AbstractContextManager[Encode] | None = None,
+    encoding: AbstractContextManager[Encoders] | None = None,
 ) -> Build:
     """Encode and store every document as a build, verify its count, and leave it ready to be published.
 
@@ -131,8 +131,8 @@ def build_index(
                 save=making.save,
             )
             making.enter("encoding")
-            with encoding or encoding_here(chunker) as encode:
-                digest = filling.run(records, encode)
+            with encoding or encoding_here(chunker) as encoders:
+                digest = filling.run(records, encoders)
             _check_filled(making, ledger, dead)
             making.enter("indexing")
             patiently(store.optimize, for_s=options.patience_s)

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import NamedTuple
 
 from indexer.catalog import open_encoder
 from indexer.chunking import Chunker
@@ -20,8 +21,17 @@ from indexer.settings import IndexSettings
 from indexer.store import Chunking
 from model.artifact import Artifact
 
-Encode = Callable[[Sequence[Document]], "Future[Encoded]"]
-"""Begins to encode some documents."""
+
+class Encoders(NamedTuple):
+    """Something that encodes windows of documents.
+
+    Attributes:
+        submit: Begins to encode some documents.
+        at_once: Windows that are encoded at the same time.
+    """
+
+    submit: Callable[[Sequence[Document]], "Future[Encoded]"]
+    at_once: int
 
 
 class EncoderDied(RuntimeError):
@@ -29,11 +39,11 @@ class EncoderDied(RuntimeError):
 
 
 @contextmanager
-def encoding_here(chunker: Chunker) -> Iterator[Encode]:
+def encoding_here(chunker: Chunker) -> Iterator[Encoders]:
     """Encode in a thread of this process, so that reading and writing go on meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
         try:
-            yield lambda documents: pool.submit(encode_passages, chunker, documents)
+            yield Encoders(lambda documents: pool.submit(encode_passages, chunker, documents), 1)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -41,14 +51,14 @@ def encoding_here(chunker: Chunker) -> Iterator[Encode]:
 @contextmanager
 def encoding_apart(
     settings: IndexSettings, artifact: Artifact, chunking: Chunking | None, processes: int
-) -> Iterator[Encode]:
+) -> Iterator[Encoders]:
     """Encode in `processes` processes, which share the cores."""
     cores = settings.threads or len(os.sched_getaffinity(0))
     share = settings.model_copy(update={"threads": max(1, cores // processes)})
     made_of = (share, artifact, chunking)
     with ProcessPoolExecutor(processes, get_context("spawn"), _become_encoder, made_of) as pool:
         try:
-            yield lambda documents: pool.submit(_encode, documents)
+            yield Encoders(lambda documents: pool.submit(_encode, documents), processes)
         finally:
             pool.shutdown(cancel_futures=True)
 

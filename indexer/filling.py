@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
-from indexer.encoders import Encode, result
+from indexer.encoders import Encoders, result
 from indexer.encoding import Encoded
 from indexer.ledger import Entry, Ledger
 from indexer.patience import patiently
@@ -29,7 +29,6 @@ from indexer.store import Point, State, Store, StoreError
 WINDOW_DOCUMENTS = 256
 WINDOW_CHARACTERS = 2**18
 WINDOWS_AHEAD = 4
-WINDOWS_IN_FLIGHT = 2
 FLUSH_S = 2.0
 """Seconds between flushes: what a kill may cost."""
 UPSERT_POINTS = 1000
@@ -130,17 +129,17 @@ class Filling:
         self._written: list[Entry] = []
         self._flushed = time.monotonic()
 
-    def run(self, records: Iterable[Document | BadRecord], encode: Encode) -> str:
+    def run(self, records: Iterable[Document | BadRecord], encoders: Encoders) -> str:
         """Bring the build to what the records say, and return their digest.
 
         Args:
             records: From the beginning, whatever was done before.
-            encode: Begins to encode some documents.
+            encoders: Encode those that are new.
         """
         self._ledger.begin_pass()
         try:
             with ahead(self._windows(records), WINDOWS_AHEAD) as windows:
-                for submitted in in_flight(windows, partial(_submit, encode), WINDOWS_IN_FLIGHT):
+                for submitted in in_flight(windows, partial(_submit, encoders), encoders.at_once + 1):
                     self._write(submitted)
                     self._watch(self._tally)
                     if time.monotonic() - self._flushed > FLUSH_S:
@@ -265,8 +264,8 @@ def as_bad(document: Document, reason: str) -> BadRecord:
     return BadRecord(document.source or f"document {document.id!r}", document.line, reason, json.dumps(record))
 
 
-def _submit(encode: Encode, window: _Window) -> _Submitted:
-    return _Submitted(window, encode(window.new) if window.new else None)
+def _submit(encoders: Encoders, window: _Window) -> _Submitted:
+    return _Submitted(window, encoders.submit(window.new) if window.new else None)
 
 
 def _left_over(entries: Iterable[Entry], stale: dict[str, Entry]) -> list[str]:
