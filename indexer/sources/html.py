@@ -36,7 +36,7 @@ def parse_html(content: bytes) -> dict[str, Any]:
         ValueError: Not in the encoding that it names (UTF-8 where it names none), or nested too deeply.
     """
     _check_nesting(content)
-    tree = LexborHTMLParser(content.decode(_encoding(content)))
+    tree = LexborHTMLParser(_decode(content))
     for node in tree.css(_UNSEEN):
         node.decompose()
     heading = tree.css_first("title") or tree.css_first("h1")
@@ -66,17 +66,17 @@ def _text(tree: LexborHTMLParser, body: LexborNode) -> str:
     return "\n\n".join("\n".join(filter(None, lines)) for lines in blocks if any(lines))
 
 
-def _encoding(content: bytes) -> str:
-    """The encoding that the page names, or UTF-8."""
-    if content.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    found = _CHARSET.search(content[:4096])
+def _decode(content: bytes) -> str:
+    """A page as text, in the encoding that it names, or UTF-8."""
+    found = None if content.startswith(codecs.BOM_UTF8) else _CHARSET.search(content[:4096])
+    if found is None:
+        return content.decode("utf-8-sig")
+    label = found[1].decode("ascii", "replace")
     try:
-        name = codecs.lookup(found[1].decode("ascii", "replace")).name if found else "utf-8"
-        b"".decode(name)  # a codec that makes no text is none of a page
-    except LookupError as error:
-        raise ValueError(f"it names an encoding that does not exist: {found and found[1]!r}") from error
-    return "cp1252" if name in _LATIN else name
+        name = codecs.lookup(label).name
+        return content.decode("cp1252" if name in _LATIN else name)
+    except LookupError as error:  # also of what encodes no text, such as hex
+        raise ValueError(f"it names an encoding that does not exist: {label}") from error
 
 
 def _check_nesting(content: bytes) -> None:

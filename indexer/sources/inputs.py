@@ -71,8 +71,8 @@ class Folder:
         for entry in _walk(self.path):
             if isinstance(entry, BadRecord):
                 yield entry
-            elif (format := self._format(entry)) and entry.is_file():
-                yield Input(format, entry, entry.relative_to(self.path).as_posix())
+            elif (format := self._format(path := Path(entry.path))) and entry.is_file():
+                yield Input(format, path, path.relative_to(self.path).as_posix())
 
     def unread(self) -> Counter[str]:
         """How many files are left out, by suffix. Hidden ones are no part of the folder."""
@@ -80,10 +80,11 @@ class Folder:
         for entry in _walk(self.path):
             if isinstance(entry, BadRecord):
                 continue
+            path = Path(entry.path)
             if not entry.is_file():
                 counts["links to folders and special files"] += 1
-            elif not self._format(entry):
-                counts[readable(PurePath(entry.suffix)) if entry.suffix else "no suffix"] += 1
+            elif not self._format(path):
+                counts[readable(PurePath(path.suffix)) if path.suffix else "no suffix"] += 1
         return counts
 
     def _format(self, path: Path) -> Format | None:
@@ -151,7 +152,7 @@ def _folder(path: Path, format: Format | None) -> Folder:
     return folder
 
 
-def _walk(folder: Path) -> Iterator[Path | BadRecord]:
+def _walk(folder: Path) -> Iterator[os.DirEntry[str] | BadRecord]:
     """Everything below a folder but folders and what is hidden; links to folders come, but are not gone into."""
     try:
         with os.scandir(folder) as listing:
@@ -165,4 +166,4 @@ def _walk(folder: Path) -> Iterator[Path | BadRecord]:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path))
         else:
-            yield Path(entry.path)
+            yield entry

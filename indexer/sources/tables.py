@@ -83,7 +83,7 @@ def tsv_columns(cells: list[str], columns: Columns, name: str) -> Sequence[str]:
 def read_csv(lines: Iterable[bytes], name: str, columns: Columns) -> Iterator[Document | BadRecord]:
     """Rows of comma-separated values under a header; where that has more semicolons or tabs, those separate.
 
-    A row stands on the line it begins on; one whose cells are all empty is blank.
+    A row stands on the line it begins on; a line whose cells are all empty is blank.
 
     Raises:
         SourceError: A header that documents cannot be made of.
@@ -177,7 +177,7 @@ def _csv_rows(lines: Iterable[bytes]) -> Iterator[Row]:
             cells = ValueError("a quote is not closed") if "end of data" in str(error) else error
             feed.put_back(len(feed.row) - 1)
             reader = csv.reader(feed, delimiter=delimiter, strict=True)
-        if isinstance(cells, Exception) or any(map(str.strip, cells)):
+        if isinstance(cells, Exception) or len(feed.row) > 1 or any(map(str.strip, cells)):
             yield Row(feed.row[0][0], b"\n".join(line for _, line in feed.row), feed.error or cells)
 
 

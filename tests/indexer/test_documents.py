@@ -1,4 +1,4 @@
-"""A document is what it says, not where it stood; queries and judgements of a collection are read whole or not at all."""
+"""A document is what it says, not where it stood; queries and judgements are read whole or not at all."""
 
 import io
 from pathlib import Path
