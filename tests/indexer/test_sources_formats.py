@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from indexer.documents import BadRecord, Document
 from indexer.sources import Format, ReadOptions, count_records, read_documents
+from indexer.sources.inputs import SUFFIXES
 from model.lines import PACKED, SourceError
 
 BIRDS = [
@@ -166,6 +168,14 @@ def test_a_later_source_that_is_missing_is_noticed_before_the_first_is_read(tmp_
 
 def test_what_can_be_read_only_once_is_not_counted(tmp_path: Path) -> None:
     assert count_records(["/dev/null"], ReadOptions("jsonl")) is None
+
+
+def test_every_format_and_ending_stands_in_the_documented_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", page, re.MULTILINE)
+    documented = {ending: format for format, endings in rows for ending in re.findall(r"`(\.\w+)`", endings)}
+    assert documented == SUFFIXES
+    assert {format for format, _ in rows} == set(get_args(Format))
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=12)
