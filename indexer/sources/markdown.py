@@ -13,7 +13,9 @@ from indexer.sources.text import decode
 
 _FRONT = re.compile(r"(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
+_BRACKET = re.compile(r"[\[\]]")
 _NESTING = 100
+_OPEN_BRACKETS = 1000
 
 
 def parse_markdown(content: bytes) -> dict[str, Any]:
@@ -23,9 +25,10 @@ def parse_markdown(content: bytes) -> dict[str, Any]:
     {'title': 'Gulls', 'text': 'They nest on cliffs.', 'url': None, 'metadata': {'lang': 'en'}}
 
     Raises:
-        ValueError: Not UTF-8, or front matter that is no YAML or TOML.
+        ValueError: Not UTF-8, front matter that is no YAML or TOML, or brackets nested too deeply.
     """
     front, body = _split_front(decode(content))
+    _check_brackets(body)
     parser = MarkdownIt("commonmark", {"maxNesting": _NESTING}).enable("table")
     tokens = parser.parse(body)
     title = front.pop("title", None)
@@ -55,6 +58,15 @@ def _load_yaml(matter: str) -> Any:
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(matter)):
         raise ValueError("front matter: YAML aliases are not read")
     return yaml.safe_load(matter)
+
+
+def _check_brackets(text: str) -> None:
+    """Refuse what would keep the parser busy for hours: from every bracket it looks ahead for its end."""
+    depth = 0
+    for bracket in _BRACKET.findall(text) if text.count("[") > _OPEN_BRACKETS else ():
+        depth = depth + 1 if bracket == "[" else max(depth - 1, 0)
+        if depth > _OPEN_BRACKETS:
+            raise ValueError("brackets nested too deeply")
 
 
 def _take_heading(tokens: list[Token]) -> tuple[str, list[Token]]:

@@ -160,6 +160,11 @@ def test_nesting_that_would_keep_the_parser_busy_for_hours_makes_a_bad_record(un
     assert reason(unit * (MAX_LINE_BYTES // 32), "html") == "nested too deeply"
 
 
+def test_brackets_that_would_keep_the_markdown_parser_busy_for_hours_make_a_bad_record() -> None:
+    assert reason(b"[" * 2**20, "markdown") == "brackets nested too deeply"
+    assert isinstance(one(b"- [ ] [a](b)\n" * 2000, "markdown"), Document)
+
+
 @pytest.mark.parametrize("unit", [b"<p>x", b"<li>x", b"<div>x</div>", b"x<br>", b"<"])
 def test_a_long_page_is_no_deep_one(unit: bytes) -> None:
     assert isinstance(one(unit * 20_000 + b"x", "html"), Document)
