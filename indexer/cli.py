@@ -17,12 +17,14 @@ import typer
 from rich.console import Console
 
 from indexer.settings import IndexSettings
+from indexer.sources.options import Format
 from model.cli import MissingExtra
 
 if TYPE_CHECKING:
     from indexer.negatives import Margin
     from indexer.store import Build, Chunking, Engine, FieldType
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 app = typer.Typer(help="Build, publish and remove indexes.", no_args_is_help=True)
@@ -34,10 +36,21 @@ ArtifactFolder = Annotated[Path | None, typer.Option(help="Artifact folder; the 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
-@app.command(epilog="Example: dupmae index build articles.jsonl.gz --field metadata.lang=keyword")
+BUILD_EXAMPLES = """Example: dupmae index build articles.jsonl.gz --field metadata.lang=keyword
+
+A table: dupmae index build articles.csv.zst --map id=url --map text=abstract,body
+
+A folder of notes: dupmae index build handbook/
+
+A folder of tables: dupmae index build shards/ --format parquet
+
+Another program: export-wiki | dupmae index build - --format csv"""
+
+
+@app.command(epilog=BUILD_EXAMPLES)
 def build(
     ctx: typer.Context,
-    sources: Annotated[list[str], typer.Argument(help="BEIR folders, JSON lines (.gz, .xz, .zst) or - for stdin.")],
+    sources: Annotated[list[str], typer.Argument(help="Files or folders of any format, or - for stdin.")],
     index: IndexName = None,
     artifact: ArtifactFolder = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE: a field that filters may use.")] = None,
@@ -48,6 +61,10 @@ def build(
         int | None, typer.Option(min=0, help="Tokens a passage may share with the one before.", show_default="32")
     ] = None,
     title: Annotated[bool, typer.Option("--title/--no-title", help="Carry the title into each passage.")] = True,
+    format: Annotated[Format | None, typer.Option(help="Of every file, whatever its name says.")] = None,
+    map: Annotated[
+        list[str] | None, typer.Option(help="NAME=COLUMN[,COLUMN...]: what id, title, text or url is made of.")
+    ] = None,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
     max_bad: Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")] = 100,
     live: Annotated[bool, typer.Option("--publish/--no-publish", help="Answer from it when it is ready.")] = True,
@@ -59,9 +76,11 @@ def build(
     """
     from indexer.build import BuildOptions, build_index
     from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine
-    from indexer.documents import count_records, read_documents
+    from indexer.documents import distinct
     from indexer.report import describe, show_progress
+    from indexer.sources import ReadOptions, count_records, parse_columns, read_documents, unread_files
 
+    reading = ReadOptions(format, _usage("--map", parse_columns, map or []))
     settings = _settings(ctx, artifact=artifact, index=index)
     options = BuildOptions(
         index=settings.index,
@@ -73,8 +92,13 @@ def build(
     )
     with closing(open_engine(settings)) as engine:
         encoder = open_encoder(settings, keep_artifact(settings, new_artifact(settings)))
-        with show_progress(count_records(sources)) as progress:
-            ready = build_index(engine, encoder, read_documents(sources, sys.stdin.buffer), options, progress)
+        if unread := unread_files(sources, reading):
+            typer.echo(
+                f"Not read: {', '.join(f'{count} {suffix}' for suffix, count in unread.most_common())}", err=True
+            )
+        with show_progress(count_records(sources, reading)) as progress:
+            records = distinct(read_documents(sources, sys.stdin.buffer, reading))
+            ready = build_index(engine, encoder, records, options, progress)
         if live:
             engine.publish(ready)
         _show(engine, ready, describe(ready, live, options.dead_letters), as_json)
@@ -221,8 +245,8 @@ def evaluate(
         from indexer.evaluate import EvaluationOptions
         from indexer.evaluate import evaluate as run
     from indexer.catalog import new_artifact, open_encoder
-    from indexer.documents import count_records
     from indexer.report import evaluation_lines, show_progress
+    from indexer.sources import count_records
     from indexer.store import Chunking
 
     settings = _settings(ctx, artifact=artifact)
@@ -258,7 +282,7 @@ def _margin(text: str | None, method: Method) -> "Margin | None":
     return _usage("--margin", Margin.parse, text or "5%")
 
 
-def _usage(option: str, parse: Callable[[str], T], text: str) -> T:
+def _usage(option: str, parse: Callable[[S], T], text: S) -> T:
     """What an option's text stands for; text that it cannot be is wrong usage."""
     try:
         return parse(text)

@@ -1,24 +1,17 @@
-"""Documents and where they come from: JSON lines, plain or compressed, and folders in the BEIR layout.
+"""What is indexed, what could not be, and the queries and judgements that come with a BEIR collection.
 
-Readers stream: one line is in memory, however long the file. What cannot be a document becomes a `BadRecord` in the
-same stream, so nothing is dropped unseen; only a source that cannot be read at all is an error.
+Where documents come from is the matter of `indexer.sources`.
 """
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import JsonValue
 
-from model.lines import MAX_LINE_BYTES, SourceError, read_chunks, read_lines, reason, refuse_number, split_lines
-
-STDIN = "-"
-"""The source that stands for standard input."""
+from model.lines import PACKED, SourceError, parse_object, read_lines, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +51,11 @@ class Document:
         content = [self.title, self.text, self.url, self.metadata]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def refused(self, reason: str) -> "BadRecord":
+        """What becomes of it when it cannot be indexed; the record kept is a JSON line that reads as this document."""
+        record = {"_id": self.id, "title": self.title, "text": self.text, "url": self.url, "metadata": self.metadata}
+        return BadRecord(self.source, self.line, reason, json.dumps(record, ensure_ascii=False))
+
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
@@ -65,9 +63,9 @@ class BadRecord:
 
     Attributes:
         source: The file it stood in, or the document it is.
-        line: Counted from 1; 0 for a document.
+        line: Counted from 1; 0 for a document, and for a file that is one.
         reason: What is wrong with it.
-        record: The record itself, so that it can be repaired and read again.
+        record: The record itself, so that it can be repaired and read again; of a file, its path.
     """
 
     source: str
@@ -81,41 +79,19 @@ class BadRecord:
         return f"{self.source}, line {self.line}" if self.line else self.source
 
 
-def read_documents(sources: Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Document | BadRecord]:
-    """Every record of every source, in order. An id that was seen before makes a bad record.
+def distinct(records: Iterable[Document | BadRecord]) -> Iterator[Document | BadRecord]:
+    """The same records, but a document whose id was there before comes as a bad record.
 
-    The ids are remembered, about 100 bytes each; everything else passes through.
-
-    Args:
-        sources: Folders that hold a `corpus.jsonl`, JSON lines files (`.gz`, `.xz` and `.zst` are unpacked), or `-`.
-        stdin: What `-` reads.
-
-    Raises:
-        SourceError: A source is missing, damaged, or a folder without a corpus.
+    The ids are remembered, as digests of 16 bytes, about 100 bytes of memory each.
     """
-    seen: set[str] = set()
-    for name, number, line in chain.from_iterable(_numbered(source, stdin) for source in sources):
-        try:
-            document = _document(_parse(line))
-            if document.id in seen:
-                raise ValueError(f"id {document.id!r} occurs twice")
-        except (ValueError, RecursionError) as error:
-            yield BadRecord(name, number, reason(error), line.decode("utf-8", "backslashreplace"))
-        else:
-            seen.add(document.id)
-            yield document
-
-
-def count_records(sources: Iterable[str | Path]) -> int | None:
-    """Records in all sources, found by one quick pass over their lines; None when one is standard input.
-
-    Raises:
-        SourceError: As `read_documents`.
-    """
-    names = [str(source) for source in sources]
-    if STDIN in names:
-        return None
-    return sum(1 for name in names for _ in _numbered(name, None))
+    seen: set[bytes] = set()
+    for record in records:
+        if isinstance(record, Document):
+            digest = hashlib.blake2b(record.id.encode(), digest_size=16).digest()
+            if digest in seen:
+                record = record.refused(f"id {record.id!r} occurs twice")
+            seen.add(digest)
+        yield record
 
 
 def load_queries(folder: Path) -> dict[str, str]:
@@ -133,10 +109,13 @@ def read_queries(folder: Path) -> Iterator[tuple[str, str]]:
     Raises:
         SourceError: As `load_queries`.
     """
-    for name, number, line in _records(_jsonl(folder, "queries")):
+    path = find_jsonl(folder, "queries")
+    if path is None:
+        raise SourceError(f"{folder}: holds no queries.jsonl (nor {', '.join(PACKED)}); expected the BEIR layout")
+    for name, number, line in _records(path):
         try:
-            record = _parse(line)
-            yield _id(record), _text(record, "text")
+            record = parse_object(line)
+            yield _id(record), _text(record)
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{name}, line {number}: {reason(error)}") from error
 
@@ -178,83 +157,32 @@ def read_judgements(folder: Path, split: str) -> Iterator[tuple[str, str, int]]:
         raise SourceError(f"{path}: holds no judgement")
 
 
-def _numbered(source: str | Path, stdin: BinaryIO | None) -> Iterator[tuple[str, int, bytes]]:
-    if str(source) == STDIN:
-        if stdin is None:
-            raise SourceError("-: standard input is not connected")
-        return _number(STDIN, split_lines(read_chunks(stdin)))
-    path = Path(source)
-    return _records(_jsonl(path, "corpus") if path.is_dir() else path)
+def find_jsonl(folder: Path, stem: str) -> Path | None:
+    """The file of JSON lines of that name in a folder, plain or packed."""
+    candidates = (folder / f"{stem}.jsonl{suffix}" for suffix in ("", *PACKED))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def is_record(line: bytes) -> bool:
+    """Whether a line holds anything but space."""
+    return bool(line) and not line.isspace()
 
 
 def _records(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    return _number(str(path), read_lines(path))
+    return ((str(path), number, line) for number, line in enumerate(read_lines(path), start=1) if is_record(line))
 
 
-def _number(name: str, lines: Iterable[bytes]) -> Iterator[tuple[str, int, bytes]]:
-    return ((name, number, line) for number, line in enumerate(lines, start=1) if line and not line.isspace())
-
-
-def _jsonl(folder: Path, stem: str) -> Path:
-    for suffix in ("", ".gz", ".xz", ".zst"):
-        path = folder / f"{stem}.jsonl{suffix}"
-        if path.is_file():
-            return path
-    raise SourceError(f"{folder}: holds no {stem}.jsonl (nor .gz, .xz, .zst); expected the BEIR layout")
-
-
-def _parse(line: bytes) -> dict[str, JsonValue]:
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"longer than {MAX_LINE_BYTES // 2**20} MiB")
-    text = line.decode("utf-8-sig")
-    record = json.loads(text, parse_constant=refuse_number, parse_float=_finite, parse_int=_int64)
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    if "\\u" in text:  # only an escape can smuggle in half of a surrogate pair, which no encoder takes
-        json.dumps(record, ensure_ascii=False).encode()
-    return record
-
-
-def _document(record: dict[str, JsonValue]) -> Document:
-    identifier = _id(record)
-    title, url = _text(record, "title"), _text(record, "url")
-    text = _text(record, "text") or _text(record, "contents")
-    if not (title.strip() or text.strip()):
-        raise ValueError("title and text are both empty")
-    nested = record.get("metadata") or {}
-    if not isinstance(nested, dict):
-        raise ValueError("metadata is not an object")
-    id_field = "_id" if "_id" in record else "id"
-    known = {id_field, "title", "text", "contents", "url", "metadata"}
-    rest = {name: value for name, value in record.items() if name not in known}
-    return Document(identifier, title, text, url, rest | nested)
-
-
-def _id(record: dict[str, JsonValue]) -> str:
+def _id(record: Mapping[str, JsonValue]) -> str:
     value = record.get("_id", record.get("id"))
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise ValueError("no id: expected a string or an integer in _id or id")
     return str(value)
 
 
-def _text(record: dict[str, JsonValue], name: str) -> str:
-    value = record.get(name)
+def _text(record: Mapping[str, JsonValue]) -> str:
+    value = record.get("text")
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"{name} is not a string")
-    return value
-
-
-def _finite(literal: str) -> float:
-    value = float(literal)
-    if math.isinf(value):
-        refuse_number(literal)
-    return value
-
-
-def _int64(literal: str) -> int:
-    value = int(literal)
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{literal[:30]} does not fit into 64 bits")
+        raise ValueError("text is not a string")
     return value

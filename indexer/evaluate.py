@@ -16,11 +16,12 @@ from pydantic import BaseModel
 
 from indexer.bm25 import Bm25
 from indexer.build import BuildOptions, Progress, build_index, ignore_progress, source_digest
-from indexer.documents import BadRecord, Document, load_qrels, load_queries, read_documents
+from indexer.documents import BadRecord, Document, distinct, load_qrels, load_queries
 from indexer.edge import EdgeEngine
 from indexer.exact import Agreement, ExactScores, compare
 from indexer.grouping import grouped_hits
 from indexer.measures import MEASURES, Qrels, Run, judge, write_run
+from indexer.sources import read_documents
 from indexer.store import DEFAULT_DEPTH, Build, Chunking, Engine, Mode, Store
 from model.encoder import Encoder, EncodingError
 from model.estimate import Estimate, estimate
@@ -135,7 +136,7 @@ def evaluate(
     """
     qrels = load_qrels(folder, options.split)
     queries = _judged_queries(folder, qrels)
-    records = list(read_documents([folder]))
+    records = list(distinct(read_documents([folder])))
     engine = EdgeEngine(scratch)
     build, seconds = _indexed(engine, encoder, records, options.chunking, progress)
     started = time.perf_counter()

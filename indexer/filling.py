@@ -6,12 +6,11 @@ other processes; this one writes. What was written counts when the store has flu
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -166,7 +165,7 @@ class Filling:
                 documents.append(record)
                 self._sha.update(digest_line(record))
             else:
-                window.bad.append(as_bad(record, f"id {record.id!r} occurs twice"))
+                window.bad.append(record.refused(f"id {record.id!r} occurs twice"))
         known = self._ledger.known([document.id for document in documents])
         fresh = list[Document]()
         for document in documents:
@@ -205,7 +204,7 @@ class Filling:
         for entry in entries:
             self._count(entry)
         self._written += [*entries, *refusals]
-        for record in (*window.bad, *(as_bad(*refused) for refused in (*window.refused, *encoded.refused))):
+        for record in (*window.bad, *(document.refused(why) for document, why in (*window.refused, *encoded.refused))):
             self._dead.add(record)
         tally.bad = self._dead.count
 
@@ -256,12 +255,6 @@ def windows(records: Iterable[Document | BadRecord]) -> Iterator[list[Document |
 def digest_line(document: Document) -> bytes:
     """What a document adds to the digest of its source."""
     return f"{document.id}\0{document.content_hash}\n".encode()
-
-
-def as_bad(document: Document, reason: str) -> BadRecord:
-    """A document that is not indexed after all, as a dead letter that can be repaired and read again."""
-    record = {name: value for name, value in asdict(document).items() if name not in ("source", "line")}
-    return BadRecord(document.source or f"document {document.id!r}", document.line, reason, json.dumps(record))
 
 
 def _submit(encoders: Encoders, window: _Window) -> _Submitted:

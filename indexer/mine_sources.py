@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
-from indexer.documents import Document, count_records, read_documents
+from indexer.documents import Document, distinct
 from indexer.judged import open_judged
 from indexer.points import passage_text
 from indexer.ranker import IndexRanker, Ranker
 from indexer.report import show_count
 from indexer.settings import IndexSettings
+from indexer.sources import count_records, read_documents
 from indexer.store import Mode, Store
 from model.records import Records
 
@@ -78,7 +79,7 @@ def open_ranker(
 
 def _documents(sources: Sequence[str | Path], left_out: Counter[str]) -> Iterator[Document]:
     with show_count("reading", count_records(sources)) as watch:
-        for number, record in enumerate(read_documents(sources, sys.stdin.buffer), start=1):
+        for number, record in enumerate(distinct(read_documents(sources, sys.stdin.buffer)), start=1):
             if isinstance(record, Document):
                 yield record
             else:

@@ -21,11 +21,9 @@ from portalocker import LockFlags
 from pydantic import JsonValue
 
 from model.example import Example, from_line, to_line
-from model.lines import SourceError, read_chunks, read_lines, split_lines
+from model.lines import PACKED, SourceError, read_chunks, read_lines, split_lines
 
 __all__ = ["Example", "Records", "Rewritten", "read_examples", "rewrite", "to_line"]
-
-PACKED = (".gz", ".xz", ".zst")
 
 
 def read_examples(path: Path, skipped: Counter[str] | None = None) -> Iterator[Example]:

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.documents import Document, load_qrels, load_queries, read_documents
+from indexer.documents import Document, distinct, load_qrels, load_queries
 from indexer.evaluate import RANKED
 from indexer.exact import ExactScores
 from indexer.measures import Qrels, Run
 from indexer.ranker import vectors_or_none
+from indexer.sources import read_documents
 from indexer.store import Point
 from model.encoder import Encoder, Encoding
 from model.lines import SourceError
@@ -55,7 +56,9 @@ def read_judged(source: str, encoder: Encoder, cache: Path | None = None) -> Jud
     folder, split = Path(path), split or "test"
     qrels, queries = load_qrels(folder, split), load_queries(folder)
     texts = {id: queries[id] for id in qrels if id in queries}
-    passages = {record.id: record.passage for record in read_documents([folder]) if isinstance(record, Document)}
+    passages = {
+        record.id: record.passage for record in distinct(read_documents([folder])) if isinstance(record, Document)
+    }
     vocabulary = encoder.artifact.manifest.vocabulary_size
     judged = JudgedVectors(
         f"{folder.resolve().name}:{split}",

@@ -88,6 +88,25 @@ def test_documents_come_from_standard_input(dupmae: Dupmae) -> None:
     assert "1 documents" in dupmae("build", "-", stdin=json.dumps(BIRDS[0])).stdout
 
 
+def test_a_table_with_columns_of_other_names_is_built_by_mapping_them(dupmae: Dupmae, tmp_path: Path) -> None:
+    (tmp_path / "birds.dat").write_text("link,head,abstract,body\nhttp://x,birds,of the sea,by day\n")
+    mapped = [f"--map={pair}" for pair in ("id=link", "title=head", "text=abstract,body")]
+    assert "1 documents" in dupmae("build", str(tmp_path / "birds.dat"), "--format", "csv", *mapped).stdout
+    result = dupmae("build", str(tmp_path / "birds.dat"), "--map", "name=head")
+    assert result.exit_code == 2
+    assert "is not NAME=COLUMN" in result.stderr
+
+
+def test_files_of_a_folder_that_are_not_read_are_mentioned(dupmae: Dupmae, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for name in ("birds.md", "one.png", "two.png"):
+        (notes / name).write_text("birds of the night")
+    result = dupmae("build", str(notes))
+    assert "1 documents" in result.stdout
+    assert "Not read: 2 .png" in result.stderr
+
+
 def test_a_build_can_wait_to_be_published(dupmae: Dupmae, birds: str) -> None:
     facts = json.loads(dupmae("build", birds, "--no-publish", "--json").stdout)
     assert not facts["published"]

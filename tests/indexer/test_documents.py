@@ -1,171 +1,28 @@
-"""Every line of a source becomes a document or a bad record that says why."""
+"""A document is what it says, not where it stood; queries and judgements are read whole or not at all."""
 
-import gzip
 import io
-import json
-import lzma
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
 
-from indexer.documents import BadRecord, Document, count_records, load_qrels, load_queries, read_documents
-from model.lines import MAX_LINE_BYTES, SourceError, split_lines
-
-LINES = b'{"_id": "a", "title": "Gulls", "text": "nest on cliffs"}\n{"id": 7, "contents": "Terns dive."}\n'
-GULLS = Document("a", title="Gulls", text="nest on cliffs")
-TERNS = Document("7", text="Terns dive.")
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.compress,
-}
+from indexer.documents import BadRecord, Document, distinct, load_qrels, load_queries
+from indexer.sources import read_documents
+from model.lines import SourceError
 
 
-def documents_of(content: bytes) -> list[Document | BadRecord]:
-    return list(read_documents(["-"], io.BytesIO(content)))
+def test_an_id_that_occurs_twice_is_bad_the_second_time_and_names_where() -> None:
+    first, again = Document("a", text="one", source="x", line=1), Document("a", text="two", source="y", line=7)
+    other, bad = Document("b", text="one"), BadRecord("x", 2, "not JSON", "{")
+    *kept, refused = distinct([first, bad, other, again])
+    assert kept == [first, bad, other]
+    assert isinstance(refused, BadRecord)
+    assert (refused.place, refused.reason) == ("y, line 7", "id 'a' occurs twice")
 
 
-def reason_of(line: bytes) -> str:
-    (record,) = documents_of(line)
-    assert isinstance(record, BadRecord)
-    return record.reason
-
-
-@pytest.mark.parametrize("suffix", PACKERS)
-def test_a_file_reads_the_same_plain_and_packed(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"birds.jsonl{suffix}"
-    path.write_bytes(PACKERS[suffix](LINES))
-    assert list(read_documents([path])) == [GULLS, TERNS]
-    assert count_records([path]) == 2
-
-
-@pytest.mark.parametrize("suffix", PACKERS)
-def test_a_beir_folder_is_read_through_its_corpus_file(tmp_path: Path, suffix: str) -> None:
-    (tmp_path / f"corpus.jsonl{suffix}").write_bytes(PACKERS[suffix](LINES))
-    assert list(read_documents([tmp_path])) == [GULLS, TERNS]
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
-@pytest.mark.parametrize("kept", [5, -9])
-def test_an_archive_that_ends_too_early_is_an_error_and_not_a_short_corpus(
-    tmp_path: Path, suffix: str, kept: int
-) -> None:
-    path = tmp_path / f"cut.jsonl{suffix}"
-    path.write_bytes(PACKERS[suffix](LINES * 1000)[:kept])
-    with pytest.raises(SourceError, match="damaged or incomplete"):
-        list(read_documents([path]))
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
-def test_archives_glued_together_are_read_to_the_end(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"glued.jsonl{suffix}"
-    path.write_bytes(b"".join(PACKERS[suffix](line) for line in LINES.splitlines(keepends=True)))
-    assert list(read_documents([path])) == [GULLS, TERNS]
-
-
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
-def test_a_file_that_is_no_archive_is_an_error_with_its_name(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"plain.jsonl{suffix}"
-    path.write_bytes(LINES)
-    with pytest.raises(SourceError, match=f"plain.jsonl{suffix}"):
-        list(read_documents([path]))
-
-
-def test_without_the_extra_a_zst_file_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "birds.jsonl.zst").write_bytes(zstandard.compress(LINES))
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(SourceError, match=r"pip install 'dupmae-search\[zstd\]'"):
-        list(read_documents([tmp_path / "birds.jsonl.zst"]))
-
-
-def test_a_missing_source_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"nowhere\.jsonl: No such file"):
-        list(read_documents([tmp_path / "nowhere.jsonl"]))
-    with pytest.raises(SourceError, match=r"holds no corpus\.jsonl"):
-        list(read_documents([tmp_path]))
-    with pytest.raises(SourceError, match="not connected"):
-        list(read_documents(["-"]))
-
-
-def test_standard_input_has_no_known_length() -> None:
-    assert count_records(["-"]) is None
-
-
-def test_other_fields_become_metadata_and_a_metadata_object_is_merged_in() -> None:
-    line = b'{"_id": "a", "id": 9, "text": "x", "url": "http://b", "lang": "en", "metadata": {"year": 2015}}'
-    assert documents_of(line) == [
-        Document("a", text="x", url="http://b", metadata={"id": 9, "lang": "en", "year": 2015})
-    ]
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"{", "not JSON"),
-        (b"[1]", "not a JSON object"),
-        (b'{"id": "a", "text": "\xff"}', "not UTF-8: byte 0xff at 21"),
-        (b'{"text": "x"}', "no id"),
-        (b'{"id": "", "text": "x"}', "no id"),
-        (b'{"id": true, "text": "x"}', "no id"),
-        (b'{"id": "a", "title": " ", "text": null}', "both empty"),
-        (b'{"id": "a", "text": 5}', "text is not a string"),
-        (b'{"id": "a", "text": "x", "metadata": "en"}', "metadata is not an object"),
-        (b'{"id": "a", "text": "x", "n": NaN}', "NaN is not a JSON number"),
-        (b'{"id": "a", "text": "x", "n": 1e999}', "1e999 is not a JSON number"),
-        (b'{"id": "a", "text": "x", "n": 99999999999999999999}', "does not fit into 64 bits"),
-        (rb'{"id": "a", "text": "\ud83d"}', "half of a surrogate pair"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"id": "a", "text": "' + b"x" * MAX_LINE_BYTES + b'"}', "longer than 16 MiB"),
-    ],
-    ids=lambda value: value[:24].decode("latin-1") if isinstance(value, bytes) else "",
-)
-def test_a_line_that_is_no_document_is_reported_with_its_reason(line: bytes, reason: str) -> None:
-    assert reason in reason_of(line)
-
-
-def test_a_bad_line_is_located_kept_and_does_not_spoil_its_neighbors() -> None:
-    first, second = LINES.splitlines()
-    assert documents_of(first + b"\n\n\xffoops\n" + second) == [
-        GULLS,
-        BadRecord("-", 3, "not UTF-8: byte 0xff at 0", r"\xffoops"),
-        TERNS,
-    ]
-
-
-def test_an_id_that_occurs_twice_is_bad_the_second_time_across_sources(tmp_path: Path) -> None:
-    for name in ("one.jsonl", "two.jsonl"):
-        (tmp_path / name).write_bytes(LINES)
-    records = list(read_documents([tmp_path / "one.jsonl", tmp_path / "two.jsonl"]))
-    assert records[:2] == [GULLS, TERNS]
-    assert [record.reason for record in records[2:] if isinstance(record, BadRecord)] == [
-        "id 'a' occurs twice",
-        "id '7' occurs twice",
-    ]
-
-
-def test_a_byte_order_mark_is_not_part_of_the_first_record() -> None:
-    assert documents_of(b"\xef\xbb\xbf" + LINES) == [GULLS, TERNS]
-
-
-def test_windows_line_ends_are_no_part_of_a_record() -> None:
-    assert documents_of(LINES.replace(b"\n", b"\r\n")) == [GULLS, TERNS]
-
-
-@given(st.binary(max_size=200).map(lambda content: content.replace(b"x", b"\n")), st.integers(1, 7))
-def test_lines_do_not_depend_on_where_the_chunks_are_cut(content: bytes, size: int) -> None:
-    chunks = [content[start : start + size] for start in range(0, len(content), size)]
-    assert list(split_lines(chunks)) == content.removesuffix(b"\n").split(b"\n") * bool(content)
-
-
-@given(st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=5), max_size=4))
-def test_no_record_of_any_shape_is_lost(record: dict[str, int | str]) -> None:
-    assert len(documents_of(json.dumps(record).encode())) == 1
+def test_a_refused_document_can_be_read_again_from_its_record() -> None:
+    document = Document("a", "Möwen", "nest", "http://x", {"metadata": {"id": 1}, "title": "other"})
+    (again,) = read_documents(["-"], io.BytesIO(document.refused("no vector").record.encode()))
+    assert again == document
 
 
 def test_the_content_hash_tells_every_change_and_nothing_else() -> None:

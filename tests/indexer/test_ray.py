@@ -14,7 +14,7 @@ from model.encoder import Encoder
 from tests.indexer.test_resume import INDEX, documents, points_of
 
 BUILD = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 import ray
 from indexer.build import BuildOptions, build_index
@@ -30,11 +30,17 @@ path, data = map(Path, sys.argv[1:])
 artifact = Artifact.open(path)
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 
+def encoder_process():
+    while True:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            if path.read_bytes().startswith(b"ray::RayEncoder"):
+                return int(path.parent.name)
+        time.sleep(0.1)
+
 def records():
     for number, document in enumerate(documents(3000)):
         if number == 2000:
-            titles = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
-            os.kill(next(int(pid) for pid, title in titles.items() if title.startswith(b"ray::RayEncoder")), signal.SIGKILL)
+            os.kill(encoder_process(), signal.SIGKILL)
             print("killed")
         yield document
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.build import BuildOptions, build_index
-from indexer.documents import read_documents
 from indexer.edge import EdgeEngine
 from indexer.evaluate import EvaluationOptions, evaluate
+from indexer.sources import read_documents
 from model.encoder import Encoder
 from model.vector import FusedVector
 from runs.judged_vectors import JudgedVectors, Ranker, read_judged, truncate
