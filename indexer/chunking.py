@@ -2,8 +2,8 @@
 
 A document that fits is one passage, encoded as it always was. A longer one is cut where paragraphs or sentences end,
 in words where a sentence is longer than the window, and in a word only where that is. Lengths are counted by the
-model's own tokenizer, so that nothing the model does not read is taken for read. The cost is one more tokenization, a
-few hundredths of the time that encoding takes (see docs/architecture.md).
+model's own tokenizer, so that nothing the model does not read is taken for read. The cost is to tokenize once or twice
+more, a few hundredths of the time that encoding takes (`bench/chunking.py`).
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,16 @@
 """The search page in Chromium, against the service over a socket."""
 
+import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import Service
+from tests.end_to_end.conftest import Dupmae, Service
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -71,6 +74,19 @@ def test_text_of_the_index_is_never_markup_nor_a_script(page: Page) -> None:
     article.wait_for()
     assert "<i>air</i> & water" in article.inner_text()
     assert article.locator("h2 a").get_attribute("href") is None
+
+
+def test_a_passage_of_a_long_document_says_which_it_is(page: Page, dupmae: Dupmae, tmp_path: Path) -> None:
+    source = tmp_path / "long.jsonl"
+    source.write_text(json.dumps({"_id": "long", "text": "The king of the island had a horse. " * 40}))
+    assert dupmae("index", "build", str(source), "--index", "long").returncode == 0
+    page.goto("/?q=the+king&index=long")
+    article = page.get_by_role("article")
+    article.wait_for()
+    assert re.search(r"passage \d+ of \d+", article.inner_text())
+    page.goto("/?q=speed+of+sound")
+    page.get_by_role("article").filter(has_text="<b>Sound</b>").wait_for()
+    assert page.locator(".passage").count() == 0
 
 
 def test_a_refused_question_is_explained_in_the_status(page: Page) -> None:
