@@ -40,7 +40,6 @@ def create_app(
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
     def opened(build: Build) -> None:
-        metrics.opened(build)
         if build.index == settings.index:
             on_ready(build)
 

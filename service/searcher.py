@@ -1,10 +1,11 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
 from time import perf_counter
 from typing import NamedTuple, Self
+from weakref import WeakValueDictionary
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.points import passage, point_id
@@ -146,16 +147,19 @@ class Searchers:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
+        self._opened: set[Searcher] = set()
         self._lock = Lock()
-        self._closing = ExitStack()
-        self._closing.callback(engine.close)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def published(self, index: str) -> Build:
+        """The facts of the build that `open` would open; see `Engine.published`."""
+        return self._engine.published(index)
 
     def open(self, index: str) -> Searcher:
         """The published build of an index with its encoder, which is loaded once per fingerprint.
@@ -167,20 +171,33 @@ class Searchers:
             StoreError: The engine failed.
         """
         build = self._engine.published(index)
-        searcher = Searcher(self._encoder(build), self._engine.open(index, build.id), depth=self._settings.depth)
-        self._closing.callback(searcher.close)
+        encoder = self._encoder(build)
+        with ExitStack() as opening:
+            store = opening.enter_context(closing(self._engine.open(index, build.id)))
+            searcher = Searcher(encoder, store, depth=self._settings.depth)
+            opening.pop_all()
+        self._opened.add(searcher)
         return searcher
+
+    def release(self, searcher: Searcher) -> None:
+        """Close a searcher that nobody uses any more. Its encoder goes with its last user."""
+        self._opened.discard(searcher)
+        searcher.close()
 
     def close(self) -> None:
         """Close every opened store, then the engine."""
-        self._closing.close()
+        with ExitStack() as stack:
+            stack.callback(self._engine.close)
+            while self._opened:
+                stack.callback(self._opened.pop().close)
 
     def _encoder(self, build: Build) -> Encoder:
         with self._lock:
-            if build.fingerprint not in self._encoders:
+            encoder = self._encoders.get(build.fingerprint)
+            if encoder is None:
                 artifact = kept_artifact(self._settings, build)
-                self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
-            return self._encoders[build.fingerprint]
+                encoder = self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
+            return encoder
 
 
 def open_searchers(settings: Settings) -> Searchers:

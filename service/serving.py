@@ -2,21 +2,27 @@
 
 The default index is opened at start, the others when they are first asked for. An index that cannot be opened is tried
 again by the next request or readiness probe, so a service may start before its first build is published.
+
+Once opened, an index follows what is published. The new pair of encoder and build is loaded and warmed beside the old
+one and then takes its place as one value; requests finish on the pair they began with. A pair that cannot be loaded
+changes nothing but a metric. The cost: while both are open, the memory of both.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 
 from indexer.store import Build, IndexNotFound, StoreError
 from model.artifact import ArtifactError
-from model.encoder import ProviderError
+from model.encoder import Encoder, ProviderError
 from service.batching import MicroBatcher
+from service.desk import Desk
 from service.metrics import Metrics
 from service.searcher import Searcher, Searchers
 from service.settings import Settings
+from service.switch import Setbacks
 
 LOGGER = logging.getLogger("dupmae.serving")
 
@@ -25,22 +31,14 @@ class NotReady(Exception):
     """An index cannot be served now; the message is the reason, with its remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """One opened index: its searcher, and the batcher in front of its encoder."""
-
-    searcher: Searcher
-    batcher: MicroBatcher
-
-
 class Serving:
     """The indexes of one app.
 
     Args:
         open_searchers: Connects to the engine; called again when it failed.
-        settings: Names the default index and bounds the queues.
-        metrics: Watches the queues.
-        on_open: Told of each build that is opened.
+        settings: Names the default index, bounds the queues, and says how often to look for another build.
+        metrics: Watches the queues and the switches.
+        on_open: Told of the build that an index is opened with first.
     """
 
     def __init__(
@@ -53,38 +51,63 @@ class Serving:
     ) -> None:
         self._open_searchers = open_searchers
         self._settings = settings
+        self._metrics = metrics
         self._on_open = on_open
         self._connecting = asyncio.Lock()
+        self._switching = asyncio.Lock()
         self._searchers: Searchers | None = None
         self._desks: dict[str, Desk] = {}
+        self._retiring: dict[Desk, asyncio.Task[None]] = {}
         self._opening: dict[str, asyncio.Task[Desk]] = {}
-        self._batchers: dict[str, MicroBatcher] = {}
+        self._batchers: dict[Encoder, MicroBatcher] = {}
+        self._setbacks = Setbacks(settings.switch_s)
+        self._threads = ThreadPoolExecutor(thread_name_prefix="search")
+        self._following: asyncio.Task[None] | None = None
         metrics.watch_queue(lambda: sum(batcher.depth for batcher in self._batchers.values()))
 
     def start(self) -> None:
-        """Begin to open the default index, without waiting for it."""
+        """Begin to open the default index, without waiting for it, and to follow what is published."""
         self._opening_of(self._settings.index)
+        self._following = asyncio.create_task(self._follow())
 
-    async def desk(self, index: str) -> Desk:
-        """The opened index of this name; opened now when it is not yet.
+    @asynccontextmanager
+    async def desk(self, index: str) -> AsyncIterator[Desk]:
+        """The opened index of this name, held until the block ends; opened now when it is not yet.
 
         Raises:
             IndexNotFound: Nothing is published under this name, and it is not the default's.
             NotReady: It cannot be opened now.
         """
-        if index in self._desks:
-            return self._desks[index]
-        return await asyncio.shield(self._opening_of(index))
+        if index not in self._desks:
+            await asyncio.shield(self._opening_of(index))
+        with self._desks[index].held() as desk:
+            yield desk
+
+    async def switch(self, index: str) -> None:
+        """Answer from the build that is published now, if the index is open and answers from another.
+
+        Until that build is ready to answer, and when it cannot be made so, the present one does.
+        """
+        async with self._switching:
+            if desk := self._desks.get(index):
+                await self._try_to_switch(index, desk)
 
     async def close(self) -> None:
         """Answer the queries that wait, then close what was opened."""
+        async with self._switching:  # a switch that has begun is finished: nobody could close what its thread opens
+            if self._following:
+                self._following.cancel()
         for task in list(self._opening.values()):
             with suppress(IndexNotFound, NotReady):
                 await task
         for batcher in self._batchers.values():
             await batcher.close()
+        for desk in [*self._desks.values(), *self._retiring]:
+            await desk.left()
+        await asyncio.gather(*self._retiring.values())
         if self._searchers is not None:
             await asyncio.to_thread(self._searchers.close)
+        self._threads.shutdown()
 
     def _opening_of(self, index: str) -> asyncio.Task[Desk]:
         """The one attempt under way for this index, which everybody who wants it waits for."""
@@ -103,23 +126,73 @@ class Serving:
             async with self._connecting:
                 if self._searchers is None:
                     self._searchers = await asyncio.to_thread(self._open_searchers)
-            searcher = await asyncio.to_thread(self._searchers.open, index)
-            await asyncio.to_thread(searcher.warm_up)
+            desk = await self._load(self._searchers, index)
         except (StoreError, ArtifactError, ProviderError) as error:
             if isinstance(error, IndexNotFound) and index != self._settings.index:
                 raise
             LOGGER.warning("index %r cannot be served: %s", index, error)
             raise NotReady(str(error)) from error
-        desk = self._desks[index] = Desk(searcher, self._batcher(searcher))
-        self._on_open(searcher.build)
+        self._desks[index] = desk
+        self._metrics.opened(desk.build)
+        self._metrics.switch_failed(index, False)
+        self._on_open(desk.build)
         return desk
 
+    async def _load(self, searchers: Searchers, index: str) -> Desk:
+        """The published build, opened and warmed."""
+        searcher = await asyncio.to_thread(searchers.open, index)
+        try:
+            await asyncio.to_thread(searcher.warm_up)
+        except BaseException:
+            await asyncio.to_thread(searchers.release, searcher)
+            raise
+        return Desk(searcher, self._batcher(searcher), self._threads)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.switch_s)
+            for index in list(self._desks):
+                await self.switch(index)
+
+    async def _try_to_switch(self, index: str, desk: Desk) -> None:
+        assert self._searchers is not None
+        now, build_id = asyncio.get_running_loop().time, ""
+        try:
+            build_id = (await asyncio.to_thread(self._searchers.published, index)).id
+            if build_id != desk.build.id:
+                if not self._setbacks.due(index, build_id, now()):
+                    return
+                self._take_over(index, await self._load(self._searchers, index))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new build, the old one answers and is kept
+            self._setbacks.failed(index, build_id, str(error) or type(error).__name__, now())
+            self._metrics.switch_failed(index, True)
+        else:
+            self._setbacks.over(index)
+            self._metrics.switch_failed(index, False)
+
+    def _take_over(self, index: str, desk: Desk) -> None:
+        """From here on, requests that begin are answered by this desk."""
+        before = self._desks[index]
+        self._desks[index] = desk
+        self._metrics.opened(desk.build)
+        LOGGER.info("index %r answers from build %s, no longer from %s", index, desk.build.id, before.build.id)
+        self._retiring[before] = asyncio.create_task(self._retire(before))
+
+    async def _retire(self, desk: Desk) -> None:
+        """Close a desk when its last request has left it, and the batcher if no other desk has it."""
+        assert self._searchers is not None
+        await desk.left()
+        await asyncio.to_thread(self._searchers.release, desk.searcher)
+        del self._retiring[desk]
+        if all(other.batcher is not desk.batcher for other in [*self._desks.values(), *self._retiring]):
+            del self._batchers[desk.searcher.encoder]
+            await desk.batcher.close()
+
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
-        fingerprint = searcher.encoder.fingerprint
-        if fingerprint not in self._batchers:
-            self._batchers[fingerprint] = MicroBatcher(
+        if searcher.encoder not in self._batchers:
+            self._batchers[searcher.encoder] = MicroBatcher(
                 searcher.encoder.encode_queries,
                 max_batch=self._settings.max_batch,
                 max_queue=self._settings.max_queue,
             )
-        return self._batchers[fingerprint]
+        return self._batchers[searcher.encoder]
