@@ -6,7 +6,6 @@ replayed first. So a write that reached the journal and not the store, or that a
 
 from typing import NamedTuple
 
-from indexer.catalog import find_build
 from indexer.documents import Document
 from indexer.journal import Write
 from indexer.points import point_id
@@ -77,7 +76,7 @@ class LiveBuild:
             return
         self._store.flush()
         live = {name: getattr(self.build, name) for name in ("journal", "documents", "passages")}
-        facts = find_build(self._engine, self.build.index, self.build.id)
+        (facts,) = (build for build in self._engine.builds(self.build.index) if build.id == self.build.id)
         self._engine.save(facts.model_copy(update=live))
         self._saved = self.build.journal
 

@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import ParamSpec, Self, TypeVar
 
+from indexer.live import LiveBuild
 from indexer.store import Build
 from service.batching import MicroBatcher
 from service.searcher import Searcher
@@ -24,11 +25,15 @@ class Desk:
     Attributes:
         searcher: The pair.
         batcher: Stands in front of the pair's encoder.
+        live: Writes to the build; None where the service is not told to.
     """
 
-    def __init__(self, searcher: Searcher, batcher: MicroBatcher, threads: Executor) -> None:
+    def __init__(
+        self, searcher: Searcher, batcher: MicroBatcher, threads: Executor, *, live: LiveBuild | None = None
+    ) -> None:
         self.searcher = searcher
         self.batcher = batcher
+        self.live = live
         self._threads = threads
         self._uses = 0
         self._idle = asyncio.Event()
@@ -36,8 +41,8 @@ class Desk:
 
     @property
     def build(self) -> Build:
-        """The facts of the build that answers."""
-        return self.searcher.build
+        """The facts of the build that answers, live writes counted."""
+        return self.live.build if self.live else self.searcher.build
 
     @contextmanager
     def held(self) -> Iterator[Self]:

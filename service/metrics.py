@@ -44,6 +44,9 @@ class Metrics:
             ["index"],
             registry=registry,
         )
+        self._writes = Counter(
+            "dupmae_writes", "Documents put or deleted live, acknowledged.", ["index", "kind"], registry=registry
+        )
         self._serving: dict[str, Build] = {}
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
@@ -61,6 +64,10 @@ class Metrics:
     def switch_failed(self, index: str, failed: bool) -> None:
         """Whether an index cannot answer from what is published."""
         self._switch_failed.labels(index).set(failed)
+
+    def written(self, index: str, kind: str) -> None:
+        """A document was put or deleted."""
+        self._writes.labels(index, kind).inc()
 
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 from weakref import WeakValueDictionary
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
+from indexer.live import LiveBuild
 from indexer.points import passage, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
@@ -161,10 +162,11 @@ class Searchers:
         """The facts of the build that `open` would open; see `Engine.published`."""
         return self._engine.published(index)
 
-    def open(self, index: str) -> Searcher:
+    def open(self, index: str, *, write: bool = False) -> Searcher:
         """The published build of an index with its encoder, which is loaded once per fingerprint.
 
         Raises:
+            BuildLocked: Embedded engine only: another process has it open for writing, or for reading if `write`.
             IndexNotFound: Nothing is published under this name; the message names the indexes that are.
             ArtifactError: The artifact of the build is missing or damaged.
             ProviderError: The encoder cannot run where the settings want it.
@@ -173,11 +175,15 @@ class Searchers:
         build = self._engine.published(index)
         encoder = self._encoder(build)
         with ExitStack() as opening:
-            store = opening.enter_context(closing(self._engine.open(index, build.id)))
+            store = opening.enter_context(closing(self._engine.open(index, build.id, write=write)))
             searcher = Searcher(encoder, store, depth=self._settings.depth)
             opening.pop_all()
         self._opened.add(searcher)
         return searcher
+
+    def live(self, searcher: Searcher) -> LiveBuild:
+        """What writes to the build of a searcher that was opened with `write`."""
+        return LiveBuild(self._engine, searcher.store, searcher.encoder)
 
     def release(self, searcher: Searcher) -> None:
         """Close a searcher that nobody uses any more. Its encoder goes with its last user."""

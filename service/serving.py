@@ -10,10 +10,12 @@ changes nothing but a metric. The cost: while both are open, the memory of both.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
+from indexer.live import LiveBuild, Written
 from indexer.store import Build, IndexNotFound, StoreError
 from model.artifact import ArtifactError
 from model.encoder import Encoder, ProviderError
@@ -29,6 +31,10 @@ LOGGER = logging.getLogger("dupmae.serving")
 
 class NotReady(Exception):
     """An index cannot be served now; the message is the reason, with its remedy."""
+
+
+class NotWritable(Exception):
+    """This service takes no live writes."""
 
 
 class Serving:
@@ -55,6 +61,7 @@ class Serving:
         self._on_open = on_open
         self._connecting = asyncio.Lock()
         self._switching = asyncio.Lock()
+        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._searchers: Searchers | None = None
         self._desks: dict[str, Desk] = {}
         self._retiring: dict[Desk, asyncio.Task[None]] = {}
@@ -83,6 +90,22 @@ class Serving:
         with self._desks[index].held() as desk:
             yield desk
 
+    async def write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
+        """Change the build that answers, one caller after the other; who waits may give up, the change does not.
+
+        Returns:
+            The facts of the build after the change, and what became of it.
+
+        Raises:
+            NotWritable: The settings do not allow it.
+            IndexNotFound, NotReady: As `desk`.
+            EncodingError, StoreError: As `LiveBuild.put`.
+        """
+        if not self._settings.writable:
+            raise NotWritable("this service is not the writer of its indexes; start it with DUPMAE_WRITABLE=true")
+        await self._writing[index].acquire()
+        return await asyncio.shield(asyncio.create_task(self._write(index, change)))
+
     async def switch(self, index: str) -> None:
         """Answer from the build that is published now, if the index is open and answers from another.
 
@@ -100,10 +123,9 @@ class Serving:
         for task in list(self._opening.values()):
             with suppress(IndexNotFound, NotReady):
                 await task
-        for batcher in self._batchers.values():
+        for batcher in list(self._batchers.values()):
             await batcher.close()
-        for desk in [*self._desks.values(), *self._retiring]:
-            await desk.left()
+        self._retiring |= {desk: asyncio.create_task(self._retire(desk)) for desk in self._desks.values()}
         await asyncio.gather(*self._retiring.values())
         if self._searchers is not None:
             await asyncio.to_thread(self._searchers.close)
@@ -139,14 +161,25 @@ class Serving:
         return desk
 
     async def _load(self, searchers: Searchers, index: str) -> Desk:
-        """The published build, opened and warmed."""
-        searcher = await asyncio.to_thread(searchers.open, index)
+        """The published build, opened, brought up to date if this service writes, and warmed."""
+        searcher = await asyncio.to_thread(searchers.open, index, write=self._settings.writable)
         try:
+            live = await asyncio.to_thread(_caught_up, searchers, searcher) if self._settings.writable else None
             await asyncio.to_thread(searcher.warm_up)
         except BaseException:
             await asyncio.to_thread(searchers.release, searcher)
             raise
-        return Desk(searcher, self._batcher(searcher), self._threads)
+        return Desk(searcher, self._batcher(searcher), self._threads, live=live)
+
+    async def _write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
+        """Change the build, and let the next writer go."""
+        try:
+            async with self.desk(index) as desk:
+                assert desk.live is not None
+                written = await desk.run(change, desk.live)
+                return desk.build, written
+        finally:
+            self._writing[index].release()
 
     async def _follow(self) -> None:
         while True:
@@ -162,7 +195,10 @@ class Serving:
             if build_id != desk.build.id:
                 if not self._setbacks.due(index, build_id, now()):
                     return
-                self._take_over(index, await self._load(self._searchers, index))
+                await self._wait_until_closed(build_id)
+                await self._take_over(index, await self._load(self._searchers, index))
+            elif desk.live:
+                await self._keep_up(index, desk, desk.live)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the new build, the old one answers and is kept
             self._setbacks.failed(index, build_id, str(error) or type(error).__name__, now())
             self._metrics.switch_failed(index, True)
@@ -170,22 +206,53 @@ class Serving:
             self._setbacks.over(index)
             self._metrics.switch_failed(index, False)
 
-    def _take_over(self, index: str, desk: Desk) -> None:
-        """From here on, requests that begin are answered by this desk."""
-        before = self._desks[index]
-        self._desks[index] = desk
+    async def _keep_up(self, index: str, desk: Desk, live: LiveBuild) -> None:
+        """Replay what other replicas wrote, and save how far this build has read."""
+        async with self._writing[index]:
+            await asyncio.to_thread(live.catch_up)
+            await asyncio.to_thread(live.save)
+        self._metrics.opened(desk.build)
+
+    async def _wait_until_closed(self, build_id: str) -> None:
+        """A build that is still being left cannot be opened for writing again; a request does not stay forever."""
+        closing = [task for desk, task in self._retiring.items() if desk.build.id == build_id]
+        if closing:
+            await asyncio.wait(closing, timeout=self._settings.timeout_ms / 1000)
+
+    async def _take_over(self, index: str, desk: Desk) -> None:
+        """From here on, requests that begin are answered by this desk. Writes wait while it reads the last of them."""
+        async with self._writing[index]:
+            try:
+                if desk.live:
+                    await asyncio.to_thread(desk.live.catch_up)
+                    await asyncio.to_thread(desk.live.save)
+            except BaseException:
+                await self._close(desk)
+                raise
+            before = self._desks[index]
+            self._desks[index] = desk
         self._metrics.opened(desk.build)
         LOGGER.info("index %r answers from build %s, no longer from %s", index, desk.build.id, before.build.id)
         self._retiring[before] = asyncio.create_task(self._retire(before))
 
     async def _retire(self, desk: Desk) -> None:
-        """Close a desk when its last request has left it, and the batcher if no other desk has it."""
-        assert self._searchers is not None
+        """Close a desk when its last request has left it."""
         await desk.left()
+        if desk.live:
+            try:
+                await asyncio.to_thread(desk.live.save)
+            except StoreError as error:
+                LOGGER.warning("what build %s has read of the journal is read again: %s", desk.build.id, error)
+        await self._close(desk)
+        self._retiring.pop(desk, None)
+
+    async def _close(self, desk: Desk) -> None:
+        """Release a build, and its batcher if no other desk has it."""
+        assert self._searchers is not None
         await asyncio.to_thread(self._searchers.release, desk.searcher)
-        del self._retiring[desk]
-        if all(other.batcher is not desk.batcher for other in [*self._desks.values(), *self._retiring]):
-            del self._batchers[desk.searcher.encoder]
+        others = {*self._desks.values(), *self._retiring} - {desk}
+        if all(other.batcher is not desk.batcher for other in others):
+            self._batchers.pop(desk.searcher.encoder, None)
             await desk.batcher.close()
 
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
@@ -196,3 +263,10 @@ class Serving:
                 max_queue=self._settings.max_queue,
             )
         return self._batchers[searcher.encoder]
+
+
+def _caught_up(searchers: Searchers, searcher: Searcher) -> LiveBuild:
+    live = searchers.live(searcher)
+    live.catch_up()
+    live.save()
+    return live

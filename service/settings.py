@@ -38,6 +38,9 @@ class Settings(IndexSettings):
     switch_s: float = Field(
         2.0, ge=0.05, le=3_600, description="Seconds between two looks for another published build to answer from."
     )
+    writable: bool = Field(
+        False, description="Take live writes; with the embedded engine no other process can open the index then."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_queries: bool = Field(False, description="Write the text of each query to the request log.")
 

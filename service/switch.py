@@ -50,7 +50,7 @@ class Setbacks:
         self._by_index[index] = Setback(build_id, reason, wait_s, now + wait_s)
         if before is None or not same or before.reason != reason:
             what = f"build {build_id}" if build_id else "what is published"
-            LOGGER.error("index %r cannot switch to %s, and answers as before: %s", index, what, reason)
+            LOGGER.error("index %r cannot follow %s, and answers as before: %s", index, what, reason)
 
     def over(self, index: str) -> None:
         """The index answers from what is published."""

@@ -74,7 +74,9 @@ async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: f
         "render": perf_counter() - retrieved,
     }
     metrics.searched(searcher.build.index, took, batch=encoded.batch, truncated=encoding.truncated, found=bool(hits))
-    return respond(searcher, encoding, results, mode=body.mode, took=took)
+    response = respond(searcher, encoding, results, mode=body.mode, took=took)
+    response.meta.index.documents = desk.build.documents
+    return response
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, SearchResponse]) -> SearchResponse | None:

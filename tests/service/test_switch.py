@@ -114,7 +114,7 @@ async def test_a_build_that_cannot_be_loaded_leaves_the_old_one_serving_until_it
     assert 'dupmae_switch_failed{index="default"} 0.0' in text
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(failures) == 1
-    assert f"cannot switch to build {second.id}" in failures[0].message
+    assert f"cannot follow build {second.id}" in failures[0].message
     assert "is not an artifact" in failures[0].message
 
 
