@@ -23,7 +23,7 @@ GONE = "gone"
 
 
 class Writers:
-    """Clients that each put and delete documents of their own, and remember what was acknowledged.
+    """Clients that each put and delete documents of their own, and remember what was acknowledged; one searches.
 
     Attributes:
         kept: Text by document id, `GONE` where its deletion was acknowledged.
@@ -43,6 +43,7 @@ class Writers:
         """Write until the block ends, or until the service is away."""
         stop = threading.Event()
         threads = [threading.Thread(target=self._write, args=(address, name, stop)) for name in "abc"[:WRITERS]]
+        threads.append(threading.Thread(target=self._search, args=(address, stop)))
         for thread in threads:
             thread.start()
         try:
@@ -91,6 +92,16 @@ class Writers:
                         self.wrong.append(f"{id} is {read!r} right after {text!r} was acknowledged")
                 except httpx.HTTPError:
                     return
+
+    def _search(self, address: str, stop: threading.Event) -> None:
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
+            while not stop.is_set():
+                try:
+                    response = client.post("/v1/search", json={"query": "the king", "limit": 100})
+                except httpx.HTTPError:
+                    return
+                if response.status_code != 200:
+                    self.wrong.append(f"search: {response.status_code}: {response.text}")
 
     def _change(self, client: httpx.Client, id: str, text: str) -> httpx.Response:
         path = f"/v1/documents/{id}"
