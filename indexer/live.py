@@ -4,7 +4,7 @@ A write is in the journal before it is in the build, and whatever the journal ho
 replayed first. So a write that reached the journal and not the store, or that another replica made, is never overtaken.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from indexer.documents import Document
 from indexer.journal import Write
@@ -24,6 +24,27 @@ class Written(NamedTuple):
 
     position: int
     existed: bool
+
+
+def stored_document(store: Store, document_id: str) -> Document | None:
+    """A document as its passages hold it, put together again; None when the build has none of this id."""
+    passages = store.get([point_id(document_id)])
+    if not passages:
+        return None
+    first = passages[0].payload
+    passages += store.get([point_id(document_id, chunk) for chunk in range(1, cast(int, first.get("chunks", 1)))])
+    text = ""
+    for passage in passages:
+        start = cast(int, passage.payload.get("start", 0))
+        text = text[:start].ljust(start) + str(passage.payload.get("text", ""))
+    metadata = first.get("metadata")
+    return Document(
+        document_id,
+        str(first.get("title", "")),
+        text,
+        str(first.get("url", "")),
+        metadata if isinstance(metadata, dict) else {},
+    )
 
 
 class LiveBuild:

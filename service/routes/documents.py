@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import JSONResponse
 
 from indexer.documents import Document
-from indexer.store import INDEX_NAME
+from indexer.live import stored_document
+from indexer.store import INDEX_NAME, Build
 from model.encoder import EncodingError
 from service.problems import BadRequest, Problem
 from service.routes.search import require_json
@@ -36,14 +37,15 @@ async def get_document(
 ) -> DocumentOut:
     """The document as it is stored in the build that answers."""
     async with asyncio.timeout(settings.timeout_ms / 1000), serving.desk(index or settings.index) as desk:
-        payload = (await desk.run(desk.searcher.document, id)).payload
-    metadata = payload.get("metadata")
+        document = await desk.run(stored_document, desk.searcher.store, id)
+    if document is None:
+        raise _not_found(desk.build, id)
     return DocumentOut(
         id=id,
-        title=str(payload.get("title", "")),
-        text=str(payload.get("text", "")),
-        url=str(payload.get("url", "")),
-        metadata=metadata if isinstance(metadata, dict) else {},
+        title=document.title,
+        text=document.text,
+        url=document.url,
+        metadata=dict(document.metadata),
         index=desk.build.index,
         build=desk.build.id,
     )
@@ -84,6 +86,10 @@ async def delete_document(
     async with asyncio.timeout(settings.timeout_ms / 1000):
         build, written = await serving.write(index or settings.index, lambda live: live.delete(id))
     if not written.existed:
-        raise DocumentNotFound(f"index {build.index!r} holds no document {id!r}")
+        raise _not_found(build, id)
     metrics.written(build.index, "delete")
     return WrittenOut(id=id, index=build.index, build=build.id, journal=written.position)
+
+
+def _not_found(build: Build, id: str) -> DocumentNotFound:
+    return DocumentNotFound(f"index {build.index!r} holds no document {id!r}")

@@ -17,11 +17,11 @@ from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.edge_journal import EdgeJournal
 from indexer.journal import Write
-from indexer.live import LiveBuild
-from indexer.points import make_point, point_id
+from indexer.live import LiveBuild, stored_document
+from indexer.points import point_id
 from indexer.qdrant_journal import QdrantJournal
 from indexer.replay import encode, replay
-from indexer.store import Build, Engine, Store, StoreError
+from indexer.store import Build, Engine, Point, Store, StoreError
 from model.encoder import Encoder
 from tests.indexer.conftest import ENGINES
 
@@ -179,12 +179,14 @@ def test_replaying_stores_the_last_write_of_each_document_and_again_changes_noth
 def test_a_document_of_several_passages_goes_as_a_whole(engine: Engine, tiny_encoder: Encoder) -> None:
     store = new_store(engine, tiny_encoder, [Document("long", text="the king")])
     (first,) = store.get([point_id("long")])
-    second = make_point(Document("long", text="the queen"), first.vector)
-    more = [type(first)(point_id("long", n), first.vector, second.payload | {"chunk": n}) for n in (1, 2)]
+    texts = ["the king and", "king and the", "the queen"]
+    payloads = [first.payload | {"chunk": n, "chunks": 3, "start": 9 * n, "text": text} for n, text in enumerate(texts)]
+    passages = [Point(point_id("long", n), first.vector, payload) for n, payload in enumerate(payloads)]
     with closing(store):
         for write, left in ((Write.put(Document("long", text="a cat")), 1), (Write.delete("long"), 0)):
-            store.upsert(more)
-            assert store.count_documents() == 1
+            store.upsert(passages)
+            assert stored_document(store, "long") == Document("long", text="the king king and the queen")
+            assert (store.count(), store.count_documents()) == (3, 1)
             position = engine.journal("test-birds").append([write])
             replay(store, tiny_encoder, engine.journal("test-birds"), position - 1)
             assert store.count() == left
