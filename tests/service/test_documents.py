@@ -8,14 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from qdrant_client import QdrantClient
 
 from indexer.build import BuildOptions, build_index
 from indexer.catalog import keep_artifact, publish, rollback
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
-from indexer.store import Build
+from indexer.qdrant import QdrantEngine
+from indexer.store import Build, Engine
 from model.artifact import Artifact
 from model.encoder import Encoder
+from service.searcher import Searchers
 from service.settings import Settings
 from tests.service.conftest import DOCUMENTS, Serve
 
@@ -26,7 +29,8 @@ class Site:
     """A data folder with one published index, and a service that takes live writes to it."""
 
     def __init__(self, data: Path, artifact: Artifact, serve: Serve) -> None:
-        self.settings, self.engine = Settings(data=data, threads=1), EdgeEngine(data)
+        self.settings = Settings(data=data, threads=1)
+        self.engine: Engine = EdgeEngine(data)
         self._serve = serve
         self.publish(self.build(artifact))
 
@@ -183,3 +187,24 @@ async def test_publishing_without_a_service_replays(site: Site, tiny_artifact: A
     assert (second.journal, second.documents) == (1, len(DOCUMENTS) + 1)
     async with site.service(writable=False) as client:
         assert "new" in await found(client)
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+async def test_on_a_server_a_build_that_takes_over_has_the_writes_that_came_after_it_was_published(
+    site: Site, serve: Serve, tiny_artifact: Artifact
+) -> None:
+    engine = QdrantEngine(QdrantClient(":memory:"))
+    site.engine = engine  # the artifacts stay where they are
+    site.publish(site.build(tiny_artifact))
+    changes = {"data": site.settings.data, "writable": True, "switch_s": 0.05, "threads": 1}
+    async with serve(lambda: Searchers(engine, site.settings), **changes) as client:
+        assert (await client.put("/v1/documents/new", json={"text": "a dog"})).status_code == 201
+        second = site.build(tiny_artifact)
+        engine.publish(second)  # nobody has replayed
+        assert (await client.delete("/v1/documents/king")).status_code == 200
+        await served(client, second)
+        texts = await found(client)
+        assert texts["new"] == "a dog"
+        assert "king" not in texts
+        facts = next(build for build in engine.builds("default") if build.id == second.id)
+    assert (facts.journal, facts.documents) == (2, len(DOCUMENTS))
