@@ -6,11 +6,12 @@ fingerprint, before the build is published: replacing or retraining the model el
 
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+from indexer.live import LiveBuild
 from indexer.settings import IndexSettings
-from indexer.store import Build, Engine, IndexNotFound, StoreError
+from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
 from model.encoder import Encoder
 
@@ -116,12 +117,55 @@ def find_build(engine: Engine, index: str, build_id: str) -> Build:
     return builds[build_id]
 
 
-def rollback(engine: Engine, index: str) -> Build:
+def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Encoder | None = None) -> Build:
+    """A build brought up to date with the live writes of its index; its facts are saved.
+
+    A build that is open elsewhere stays as it is: the service that answers from it for writing replays by itself.
+
+    Args:
+        settings: Where its artifact is kept.
+        engine: Holds it.
+        build: Not open in this process.
+        encoder: Made its vectors; opened when it is needed and not given.
+
+    Raises:
+        ArtifactError: There are writes to replay and its artifact is missing or damaged.
+        StoreError: The engine failed, or the journal is damaged.
+    """
+    if engine.journal(build.index).position() == build.journal:
+        return build
+    encoder = encoder or open_encoder(settings, kept_artifact(settings, build))
+    try:
+        store = engine.open(build.index, build.id, write=True)
+    except BuildLocked:
+        return build
+    with closing(store):
+        live = LiveBuild(engine, store, encoder)
+        live.catch_up()
+        live.save()
+    return live.build
+
+
+def publish(settings: IndexSettings, engine: Engine, build: Build) -> Build:
+    """Let an index answer from a build, live writes included, and return its facts.
+
+    Raises:
+        ArtifactError: As `replayed`.
+        StoreError: As `replayed` and `Engine.publish`.
+    """
+    if build.state == "ready":
+        build = replayed(settings, engine, build)
+    engine.publish(build)
+    return build
+
+
+def rollback(settings: IndexSettings, engine: Engine, index: str) -> Build:
     """Publish the newest ready build that is older than the published one, and return it.
 
     Raises:
+        ArtifactError: As `publish`.
         IndexNotFound: Nothing is published.
-        StoreError: There is no older build.
+        StoreError: There is no older build, or as `publish`.
     """
     published = engine.published(index)
     older = [build for build in engine.builds(index) if build.state == "ready" and build.created < published.created]
@@ -129,8 +173,7 @@ def rollback(engine: Engine, index: str) -> Build:
         raise StoreError(
             f"Index {index!r} has no ready build older than the published {published.id}; nothing changed."
         )
-    engine.publish(older[0])
-    return older[0]
+    return publish(settings, engine, older[0])
 
 
 def _open(folder: Path, fingerprint: str) -> Artifact:

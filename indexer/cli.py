@@ -76,7 +76,7 @@ def build(
     """
     from indexer.build import BuildOptions, build_index
     from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine
-    from indexer.documents import distinct
+    from indexer.catalog import publish as publish_build
     from indexer.report import describe, show_progress
     from indexer.sources import ReadOptions, count_records, parse_columns, read_documents, unread_files
 
@@ -97,10 +97,10 @@ def build(
                 f"Not read: {', '.join(f'{count} {suffix}' for suffix, count in unread.most_common())}", err=True
             )
         with show_progress(count_records(sources, reading)) as progress:
-            records = distinct(read_documents(sources, sys.stdin.buffer, reading))
+            records = read_documents(sources, sys.stdin.buffer, reading)
             ready = build_index(engine, encoder, records, options, progress)
         if live:
-            engine.publish(ready)
+            ready = publish_build(settings, engine, ready)
         _show(engine, ready, describe(ready, live, options.dead_letters), as_json)
 
 
@@ -123,11 +123,11 @@ def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = F
 def publish(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
     """Let an index answer from another of its builds."""
     from indexer.catalog import find_build, open_engine
+    from indexer.catalog import publish as publish_build
 
     settings = _settings(ctx, index=index)
     with closing(open_engine(settings)) as engine:
-        found = find_build(engine, settings.index, build_id)
-        engine.publish(found)
+        found = publish_build(settings, engine, find_build(engine, settings.index, build_id))
         _show(engine, found, f"Index {settings.index} answers from build {found.id}.", as_json)
 
 
@@ -139,7 +139,7 @@ def rollback(ctx: typer.Context, index: IndexName = None, as_json: AsJson = Fals
 
     settings = _settings(ctx, index=index)
     with closing(open_engine(settings)) as engine:
-        found = roll_back(engine, settings.index)
+        found = roll_back(settings, engine, settings.index)
         _show(engine, found, f"Index {settings.index} answers from build {found.id}.", as_json)
 
 

@@ -4,6 +4,7 @@
     <root>/indexes/<name>/builds/<id>/build.json           the facts of a build, written last when it is created
                                      /shard/               vectors and payloads
                                      /writer.lock          see `indexer.locks`
+    <root>/indexes/<name>/journal.jsonl                    live writes, see `indexer.edge_journal`
 
 There is no write-ahead log: it would allow one opener only, and a build is written from a source that can be read
 again. So points are durable once `flush` has returned. The engine holds the GIL while it searches and optimizes.
@@ -16,9 +17,11 @@ from pathlib import Path
 import qdrant_edge as edge
 from pydantic import ValidationError
 
+from indexer.edge_journal import EdgeJournal
 from indexer.edge_store import EdgeStore, naming
 from indexer.locks import BuildLock, loading
 from indexer.store import (
+    JOURNAL,
     Build,
     FieldType,
     IndexNotFound,
@@ -131,6 +134,11 @@ class EdgeEngine:
         (folder / "build.json").unlink()
         shutil.rmtree(folder)
         lock.release()
+
+    def journal(self, index: str) -> EdgeJournal:
+        """See `Engine.journal`."""
+        check_index_name(index)
+        return EdgeJournal(self._indexes / index / f"{JOURNAL}.jsonl")
 
     def close(self) -> None:
         """See `Engine.close`. Nothing is held: each store has its own shard and lock."""

@@ -8,7 +8,7 @@ from typing import Any
 import qdrant_edge as edge
 
 from indexer.checks import check_point_ids, check_points, check_vector
-from indexer.edge_requests import query_request, sparse_vector
+from indexer.edge_requests import edge_filter, query_request, sparse_vector
 from indexer.filters import Clauses, parse_filter
 from indexer.locks import BuildLock
 from indexer.points import read_point
@@ -43,6 +43,11 @@ class EdgeStore:
         check_point_ids(ids)
         self._update(edge.UpdateOperation.delete_points(list(ids)))
 
+    def delete_where(self, filter: Filter) -> None:
+        """See `Store.delete_where`."""
+        where = edge_filter(parse_filter(filter, self._build.indexed_fields))
+        self._update(edge.UpdateOperation.delete_points_by_filter(where))
+
     def get(self, ids: Sequence[str]) -> list[Point]:
         """See `Store.get`."""
         check_point_ids(ids)
@@ -66,6 +71,12 @@ class EdgeStore:
         """See `Store.count`."""
         with naming(self._build):
             return self._shard.count(edge.CountRequest(exact=True))
+
+    def count_documents(self) -> int:
+        """See `Store.count_documents`."""
+        first = edge.Filter(must=[edge.FieldCondition("chunk", match=edge.MatchValue(0))])
+        with naming(self._build):
+            return self._shard.count(edge.CountRequest(exact=True, filter=first))
 
     def search(
         self,

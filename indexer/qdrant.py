@@ -7,8 +7,10 @@ The facts of a build are kept in its collection's metadata. Everything works in 
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
+from indexer.qdrant_journal import QdrantJournal
 from indexer.qdrant_store import QdrantStore, address, answering
 from indexer.store import (
+    JOURNAL,
     Build,
     FieldType,
     IndexNotFound,
@@ -135,6 +137,11 @@ class QdrantEngine:
             raise StoreError(f"Build {build.id} of index {build.index} is published; publish another one first.")
         with answering(self._client):
             self._client.delete_collection(_collection(build))
+
+    def journal(self, index: str) -> QdrantJournal:
+        """See `Engine.journal`."""
+        check_index_name(index)
+        return QdrantJournal(self._client, f"{index}--{JOURNAL}")
 
     def close(self) -> None:
         """See `Engine.close`."""

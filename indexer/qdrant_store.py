@@ -17,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from indexer.checks import check_point_ids, check_points, check_vector
 from indexer.filters import Clauses, parse_filter
 from indexer.points import read_point
-from indexer.qdrant_requests import query_request, sparse_vector
+from indexer.qdrant_requests import qdrant_filter, query_request, sparse_vector
 from indexer.ranking import Candidate, Scoring, best_hits
 from indexer.store import (
     DEFAULT_DEPTH,
@@ -66,6 +66,13 @@ class QdrantStore:
             with answering(self._client):
                 self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
 
+    def delete_where(self, filter: Filter) -> None:
+        """See `Store.delete_where`."""
+        self._check_write()
+        where = qdrant_filter(parse_filter(filter, self._build.indexed_fields))
+        with answering(self._client):
+            self._client.delete(self._collection, models.FilterSelector(filter=where), wait=True)
+
     def get(self, ids: Sequence[str]) -> list[Point]:
         """See `Store.get`."""
         check_point_ids(ids)
@@ -92,6 +99,12 @@ class QdrantStore:
         """See `Store.count`."""
         with answering(self._client):
             return self._client.count(self._collection, exact=True).count
+
+    def count_documents(self) -> int:
+        """See `Store.count_documents`."""
+        first = models.Filter(must=[models.FieldCondition(key="chunk", match=models.MatchValue(value=0))])
+        with answering(self._client):
+            return self._client.count(self._collection, first, exact=True).count
 
     def search(
         self,

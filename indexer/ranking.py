@@ -6,6 +6,7 @@ the beginning of a longer one, and an engine that scores other vectors than it s
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Literal
 
@@ -28,6 +29,14 @@ TOLERANCE = 1e-4
 """Allowed difference of the engine's score, relative to the products of norms that bound float32's rounding."""
 
 
+RETRIES = 3
+"""Live writes may change a point between its score and its vectors; the same few points seldom change so often."""
+
+
+class _ScoreDisagrees(StoreError):
+    """A point's score is not that of its vectors."""
+
+
 def best_hits(
     query: FusedVector,
     mode: Mode,
@@ -43,9 +52,25 @@ def best_hits(
         mode: What `score` means.
         limit: Hits to return, at least 1.
         candidates: Asks the engine for its best points by one scoring.
-        get: Fetches points by id; one that has vanished since is left out.
+        get: Fetches points by id; one that has vanished since is left out. If one has changed, all is asked again.
+
+    Raises:
+        StoreError: The engine scores other vectors than it stores, however often it is asked.
     """
     assert limit > 0, limit
+    for _ in range(RETRIES):
+        with suppress(_ScoreDisagrees):
+            return _best_hits(query, mode, limit, candidates, get)
+    return _best_hits(query, mode, limit, candidates, get)
+
+
+def _best_hits(
+    query: FusedVector,
+    mode: Mode,
+    limit: int,
+    candidates: Callable[[Scoring], list[Candidate]],
+    get: Callable[[Sequence[str]], list[Point]],
+) -> list[Hit]:
     if mode == "rrf":
         ranked = reciprocal_rank_fusion(candidates("cls"), candidates("ot"))[:limit]
         points = {point.id: point for point in get([id for id, _ in ranked])}
@@ -96,7 +121,7 @@ def _hit(query: FusedVector, mode: Scoring, point: Point, engine_score: float) -
     parts = Parts(both.cls if mode != "ot" else 0.0, both.ot if mode != "cls" else 0.0)
     norms = float(np.linalg.norm(query.cls) * np.linalg.norm(point.vector.cls))
     if not abs(parts.score - engine_score) <= TOLERANCE * (1.0 + norms + both.ot):
-        raise StoreError(
+        raise _ScoreDisagrees(
             f"Point {point.id} (document {point.payload.get('doc_id')!r}) has the {mode} score {engine_score:.6g} in "
             f"the engine and {parts.score:.6g} by its stored vectors: it changed during the search, or the build is "
             "damaged. Search again; if it stays, build the index again."

@@ -9,11 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from model.vector import FusedVector, Parts
+
+if TYPE_CHECKING:
+    from indexer.journal import Journal
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
@@ -28,6 +31,9 @@ DEFAULT_DEPTH = 200
 if no true hit lies deeper than this on both sides (see docs/architecture.md for the measured overlap)."""
 
 INDEX_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+JOURNAL = "journal"
+"""Names the live writes of an index beside its builds, so no build may be called so."""
+
 BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 FIELD_PATH = re.compile(r"[A-Za-z0-9_-]+(\[\])?(\.[A-Za-z0-9_-]+(\[\])?)*")
 
@@ -151,6 +157,9 @@ class Store(Protocol):
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points; unknown ids are ignored."""
 
+    def delete_where(self, filter: Filter) -> None:
+        """Remove the points that a filter of `search` would let through."""
+
     def get(self, ids: Sequence[str]) -> list[Point]:
         """The points that exist, in the order of `ids`."""
 
@@ -159,6 +168,9 @@ class Store(Protocol):
 
     def count(self) -> int:
         """Number of points, exactly."""
+
+    def count_documents(self) -> int:
+        """Number of documents, exactly: points that are a first passage. Looks at every point."""
 
     def search(
         self,
@@ -235,6 +247,9 @@ class Engine(Protocol):
     def drop(self, build: Build) -> None:
         """Delete a build. Refuses the published one."""
 
+    def journal(self, index: str) -> "Journal":
+        """The live writes of an index; empty when there were none."""
+
     def close(self) -> None:
         """Release what the engine itself holds; stores are closed by those who opened them."""
 
@@ -250,7 +265,7 @@ def check_index_name(name: str) -> None:
 
 def check_build_id(build_id: str) -> None:
     """Raise StoreError unless `build_id` can name a build: it becomes a folder."""
-    if not BUILD_ID.fullmatch(build_id):
+    if not BUILD_ID.fullmatch(build_id) or build_id == JOURNAL:
         raise StoreError(
             f"Build id {build_id!r} is not allowed: use 1 to 63 letters, digits, '-', '_' and '.', starting with a "
             "letter or digit."

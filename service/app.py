@@ -11,7 +11,7 @@ from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
 from service.metrics import Metrics
-from service.routes import health, page, search
+from service.routes import documents, health, page, search
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -40,7 +40,6 @@ def create_app(
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
     def opened(build: Build) -> None:
-        metrics.opened(build)
         if build.index == settings.index:
             on_ready(build)
 
@@ -65,6 +64,6 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestLog, observe=count)
     problems.install(app)
-    for routes in (search.router, health.router, page.router):
+    for routes in (search.router, documents.router, health.router, page.router):
         app.include_router(routes)
     return app

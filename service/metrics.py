@@ -38,15 +38,36 @@ class Metrics:
             registry=registry,
         )
         self._documents = Gauge("dupmae_build_documents", "Documents in that build.", ["index"], registry=registry)
+        self._switch_failed = Gauge(
+            "dupmae_switch_failed",
+            "1 while an index cannot answer from what is published; the log has the reason.",
+            ["index"],
+            registry=registry,
+        )
+        self._writes = Counter(
+            "dupmae_writes", "Documents put or deleted live, acknowledged.", ["index", "kind"], registry=registry
+        )
+        self._serving: dict[str, Build] = {}
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Ask `depth` at each scrape."""
         self._queue_depth.set_function(depth)
 
     def opened(self, build: Build) -> None:
-        """An index answers from this build now."""
+        """An index answers from this build now, and no longer from another."""
+        if before := self._serving.get(build.index):
+            self._build_info.remove(before.index, before.id, before.fingerprint)
+        self._serving[build.index] = build
         self._build_info.labels(build.index, build.id, build.fingerprint).set(1)
         self._documents.labels(build.index).set(build.documents)
+
+    def switch_failed(self, index: str, failed: bool) -> None:
+        """Whether an index cannot answer from what is published."""
+        self._switch_failed.labels(index).set(failed)
+
+    def written(self, index: str, kind: str) -> None:
+        """A document was put or deleted."""
+        self._writes.labels(index, kind).inc()
 
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from indexer.store import IndexNotFound, InvalidFilter, StoreError
 from service.batching import BatcherClosed, QueueFull
-from service.searcher import QueryRefused
-from service.serving import NotReady
+from service.searcher import DocumentNotFound, QueryRefused
+from service.serving import NotReady, NotWritable
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
@@ -68,6 +68,8 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[type[Exception], Kind] = {
     QueryRefused: Kind(422, "query-refused"),
+    DocumentNotFound: Kind(404, "document-not-found"),
+    NotWritable: Kind(403, "not-writable"),
     InvalidFilter: Kind(422, "invalid-filter"),
     IndexNotFound: Kind(404, "index-not-found"),
     WrongArtifact: Kind(409, "wrong-artifact"),

@@ -1,8 +1,9 @@
-"""What goes over the wire: the request and the answer of `POST /v1/search`. `dupmae search --json` prints the same."""
+"""What goes over the wire: searches and documents. `dupmae search --json` prints the same answer."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from indexer.grouping import GroupBy
 from indexer.store import INDEX_NAME, Mode
@@ -138,3 +139,57 @@ class SearchResponse(BaseModel):
 
     results: list[ResultOut]
     meta: Meta
+
+
+class DocumentIn(BaseModel):
+    """A document to store. Title and text are searched; one of them must say something."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"title": "Gulls", "text": "They nest on cliffs.", "metadata": {"lang": "en"}}]
+        },
+    )
+
+    title: str = ""
+    text: str = ""
+    url: str = ""
+    metadata: dict[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _storable(self) -> Self:
+        if not (self.title.strip() or self.text.strip()):
+            raise ValueError("title and text are both empty")
+        content = json.dumps(self.model_dump(), ensure_ascii=False, allow_nan=False)
+        content.encode()  # half of a surrogate pair, which JSON can hold and no encoder takes, is a ValueError
+        json.loads(content, parse_int=_int64)
+        return self
+
+
+class DocumentOut(BaseModel):
+    """A stored document, and the build that holds it."""
+
+    id: str
+    title: str
+    text: str
+    url: str
+    metadata: dict[str, JsonValue]
+    index: str
+    build: str
+
+
+class WrittenOut(BaseModel):
+    """A write that is kept and can be searched: the build it is in, and its position in the journal."""
+
+    id: str
+    index: str
+    build: str
+    journal: int
+
+
+def _int64(literal: str) -> int:
+    value = int(literal)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{literal[:30]} does not fit into 64 bits")
+    return value

@@ -1,13 +1,15 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
 from time import perf_counter
 from typing import NamedTuple, Self
+from weakref import WeakValueDictionary
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.grouping import GroupBy, Grouped, grouped_hits
+from indexer.live import LiveBuild
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
@@ -173,10 +175,9 @@ class Searchers:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
+        self._opened: set[Searcher] = set()
         self._lock = Lock()
-        self._closing = ExitStack()
-        self._closing.callback(engine.close)
 
     def __enter__(self) -> Self:
         return self
@@ -184,30 +185,52 @@ class Searchers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open(self, index: str) -> Searcher:
+    def published(self, index: str) -> Build:
+        """The facts of the build that `open` would open; see `Engine.published`."""
+        return self._engine.published(index)
+
+    def open(self, index: str, *, write: bool = False) -> Searcher:
         """The published build of an index with its encoder, which is loaded once per fingerprint.
 
         Raises:
+            BuildLocked: Embedded engine only: another process has it open for writing, or for reading if `write`.
             IndexNotFound: Nothing is published under this name; the message names the indexes that are.
             ArtifactError: The artifact of the build is missing or damaged.
             ProviderError: The encoder cannot run where the settings want it.
             StoreError: The engine failed.
         """
         build = self._engine.published(index)
-        searcher = Searcher(self._encoder(build), self._engine.open(index, build.id), depth=self._settings.depth)
-        self._closing.callback(searcher.close)
+        encoder = self._encoder(build)
+        with ExitStack() as opening:
+            store = opening.enter_context(closing(self._engine.open(index, build.id, write=write)))
+            searcher = Searcher(encoder, store, depth=self._settings.depth)
+            opening.pop_all()
+        self._opened.add(searcher)
         return searcher
+
+    def live(self, searcher: Searcher) -> LiveBuild:
+        """What writes to the build of a searcher that was opened with `write`."""
+        return LiveBuild(self._engine, searcher.store, searcher.encoder)
+
+    def release(self, searcher: Searcher) -> None:
+        """Close a searcher that nobody uses any more. Its encoder goes with its last user."""
+        self._opened.discard(searcher)
+        searcher.close()
 
     def close(self) -> None:
         """Close every opened store, then the engine."""
-        self._closing.close()
+        with ExitStack() as stack:
+            stack.callback(self._engine.close)
+            while self._opened:
+                stack.callback(self._opened.pop().close)
 
     def _encoder(self, build: Build) -> Encoder:
         with self._lock:
-            if build.fingerprint not in self._encoders:
+            encoder = self._encoders.get(build.fingerprint)
+            if encoder is None:
                 artifact = kept_artifact(self._settings, build)
-                self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
-            return self._encoders[build.fingerprint]
+                encoder = self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
+            return encoder
 
 
 def open_searchers(settings: Settings) -> Searchers:

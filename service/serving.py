@@ -2,21 +2,29 @@
 
 The default index is opened at start, the others when they are first asked for. An index that cannot be opened is tried
 again by the next request or readiness probe, so a service may start before its first build is published.
+
+Once opened, an index follows what is published. The new pair of encoder and build is loaded and warmed beside the old
+one and then takes its place as one value; requests finish on the pair they began with. A pair that cannot be loaded
+changes nothing but a metric. The cost: while both are open, the memory of both.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 
+from indexer.live import LiveBuild, Written
 from indexer.store import Build, IndexNotFound, StoreError
 from model.artifact import ArtifactError
-from model.encoder import ProviderError
+from model.encoder import Encoder, ProviderError
 from service.batching import MicroBatcher
+from service.desk import Desk
 from service.metrics import Metrics
 from service.searcher import Searcher, Searchers
 from service.settings import Settings
+from service.switch import Setbacks
 
 LOGGER = logging.getLogger("dupmae.serving")
 
@@ -25,12 +33,8 @@ class NotReady(Exception):
     """An index cannot be served now; the message is the reason, with its remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """One opened index: its searcher, and the batcher in front of its encoder."""
-
-    searcher: Searcher
-    batcher: MicroBatcher
+class NotWritable(Exception):
+    """This service takes no live writes."""
 
 
 class Serving:
@@ -38,9 +42,9 @@ class Serving:
 
     Args:
         open_searchers: Connects to the engine; called again when it failed.
-        settings: Names the default index and bounds the queues.
-        metrics: Watches the queues.
-        on_open: Told of each build that is opened.
+        settings: Names the default index, bounds the queues, and says how often to look for another build.
+        metrics: Watches the queues and the switches.
+        on_open: Told of the build that an index is opened with first.
     """
 
     def __init__(
@@ -53,38 +57,79 @@ class Serving:
     ) -> None:
         self._open_searchers = open_searchers
         self._settings = settings
+        self._metrics = metrics
         self._on_open = on_open
         self._connecting = asyncio.Lock()
+        self._switching = asyncio.Lock()
+        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._searchers: Searchers | None = None
         self._desks: dict[str, Desk] = {}
+        self._retiring: dict[Desk, asyncio.Task[None]] = {}
         self._opening: dict[str, asyncio.Task[Desk]] = {}
-        self._batchers: dict[str, MicroBatcher] = {}
+        self._batchers: dict[Encoder, MicroBatcher] = {}
+        self._setbacks = Setbacks(settings.switch_s)
+        self._threads = ThreadPoolExecutor(thread_name_prefix="search")
+        self._following: asyncio.Task[None] | None = None
         metrics.watch_queue(lambda: sum(batcher.depth for batcher in self._batchers.values()))
 
     def start(self) -> None:
-        """Begin to open the default index, without waiting for it."""
+        """Begin to open the default index, without waiting for it, and to follow what is published."""
         self._opening_of(self._settings.index)
+        self._following = asyncio.create_task(self._follow())
 
-    async def desk(self, index: str) -> Desk:
-        """The opened index of this name; opened now when it is not yet.
+    @asynccontextmanager
+    async def desk(self, index: str) -> AsyncIterator[Desk]:
+        """The opened index of this name, held until the block ends; opened now when it is not yet.
 
         Raises:
             IndexNotFound: Nothing is published under this name, and it is not the default's.
             NotReady: It cannot be opened now.
         """
-        if index in self._desks:
-            return self._desks[index]
-        return await asyncio.shield(self._opening_of(index))
+        if index not in self._desks:
+            await asyncio.shield(self._opening_of(index))
+        with self._desks[index].held() as desk:
+            yield desk
+
+    async def write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
+        """Change the build that answers, one caller after the other; who waits may give up, the change does not.
+
+        Returns:
+            The facts of the build after the change, and what became of it.
+
+        Raises:
+            NotWritable: The settings do not allow it.
+            IndexNotFound, NotReady: As `desk`.
+            EncodingError, StoreError: As `LiveBuild.put`.
+        """
+        if not self._settings.writable:
+            raise NotWritable("this service is not the writer of its indexes; start it with DUPMAE_WRITABLE=true")
+        await self._writing[index].acquire()
+        return await asyncio.shield(asyncio.create_task(self._write(index, change)))
+
+    async def switch(self, index: str) -> None:
+        """Answer from the build that is published now, if the index is open and answers from another.
+
+        Until that build is ready to answer, and when it cannot be made so, the present one does.
+        """
+        async with self._switching:
+            if desk := self._desks.get(index):
+                await self._try_to_switch(index, desk)
 
     async def close(self) -> None:
         """Answer the queries that wait, then close what was opened."""
+        async with self._switching:  # a switch that has begun is finished: nobody could close what its thread opens
+            if self._following:
+                self._following.cancel()
         for task in list(self._opening.values()):
             with suppress(IndexNotFound, NotReady):
                 await task
-        for batcher in self._batchers.values():
+        for batcher in list(self._batchers.values()):
             await batcher.close()
+        self._retiring |= {desk: asyncio.create_task(self._retire(desk)) for desk in self._desks.values()}
+        await asyncio.gather(*self._retiring.values())
         if self._searchers is not None:
             await asyncio.to_thread(self._searchers.close)
+        self._threads.shutdown()
 
     def _opening_of(self, index: str) -> asyncio.Task[Desk]:
         """The one attempt under way for this index, which everybody who wants it waits for."""
@@ -103,23 +148,125 @@ class Serving:
             async with self._connecting:
                 if self._searchers is None:
                     self._searchers = await asyncio.to_thread(self._open_searchers)
-            searcher = await asyncio.to_thread(self._searchers.open, index)
-            await asyncio.to_thread(searcher.warm_up)
+            desk = await self._load(self._searchers, index)
         except (StoreError, ArtifactError, ProviderError) as error:
             if isinstance(error, IndexNotFound) and index != self._settings.index:
                 raise
             LOGGER.warning("index %r cannot be served: %s", index, error)
             raise NotReady(str(error)) from error
-        desk = self._desks[index] = Desk(searcher, self._batcher(searcher))
-        self._on_open(searcher.build)
+        self._desks[index] = desk
+        self._metrics.opened(desk.build)
+        self._metrics.switch_failed(index, False)
+        self._on_open(desk.build)
         return desk
 
+    async def _load(self, searchers: Searchers, index: str) -> Desk:
+        """The published build, opened, brought up to date if this service writes, and warmed."""
+        searcher = await asyncio.to_thread(searchers.open, index, write=self._settings.writable)
+        try:
+            live = await asyncio.to_thread(_caught_up, searchers, searcher) if self._settings.writable else None
+            await asyncio.to_thread(searcher.warm_up)
+        except BaseException:
+            await asyncio.to_thread(searchers.release, searcher)
+            raise
+        return Desk(searcher, self._batcher(searcher), self._threads, live=live)
+
+    async def _write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
+        """Change the build, and let the next writer go."""
+        try:
+            async with self.desk(index) as desk:
+                assert desk.live is not None
+                written = await desk.run(change, desk.live)
+                return desk.build, written
+        finally:
+            self._writing[index].release()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.switch_s)
+            for index in list(self._desks):
+                await self.switch(index)
+
+    async def _try_to_switch(self, index: str, desk: Desk) -> None:
+        assert self._searchers is not None
+        now, build_id = asyncio.get_running_loop().time, ""
+        try:
+            build_id = (await asyncio.to_thread(self._searchers.published, index)).id
+            if build_id != desk.build.id:
+                if not self._setbacks.due(index, build_id, now()):
+                    return
+                await self._wait_until_closed(build_id)
+                await self._take_over(index, await self._load(self._searchers, index))
+            elif desk.live:
+                await self._keep_up(index, desk, desk.live)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new build, the old one answers and is kept
+            self._setbacks.failed(index, build_id, str(error) or type(error).__name__, now())
+            self._metrics.switch_failed(index, True)
+        else:
+            self._setbacks.over(index)
+            self._metrics.switch_failed(index, False)
+
+    async def _keep_up(self, index: str, desk: Desk, live: LiveBuild) -> None:
+        """Replay what other replicas wrote, and save how far this build has read."""
+        async with self._writing[index]:
+            await asyncio.to_thread(live.catch_up)
+            await asyncio.to_thread(live.save)
+        self._metrics.opened(desk.build)
+
+    async def _wait_until_closed(self, build_id: str) -> None:
+        """A build that is still being left cannot be opened for writing again; a request does not stay forever."""
+        closing = [task for desk, task in self._retiring.items() if desk.build.id == build_id]
+        if closing:
+            await asyncio.wait(closing, timeout=self._settings.timeout_ms / 1000)
+
+    async def _take_over(self, index: str, desk: Desk) -> None:
+        """From here on, requests that begin are answered by this desk. Writes wait while it reads the last of them."""
+        async with self._writing[index]:
+            try:
+                if desk.live:
+                    await asyncio.to_thread(desk.live.catch_up)
+                    await asyncio.to_thread(desk.live.save)
+            except BaseException:
+                await self._close(desk)
+                raise
+            before = self._desks[index]
+            self._desks[index] = desk
+        self._metrics.opened(desk.build)
+        LOGGER.info("index %r answers from build %s, no longer from %s", index, desk.build.id, before.build.id)
+        self._retiring[before] = asyncio.create_task(self._retire(before))
+
+    async def _retire(self, desk: Desk) -> None:
+        """Close a desk when its last request has left it."""
+        await desk.left()
+        if desk.live:
+            try:
+                await asyncio.to_thread(desk.live.save)
+            except StoreError as error:
+                LOGGER.warning("what build %s has read of the journal is read again: %s", desk.build.id, error)
+        await self._close(desk)
+        self._retiring.pop(desk, None)
+
+    async def _close(self, desk: Desk) -> None:
+        """Release a build, and its batcher if no other desk has it."""
+        assert self._searchers is not None
+        await asyncio.to_thread(self._searchers.release, desk.searcher)
+        others = {*self._desks.values(), *self._retiring} - {desk}
+        if all(other.batcher is not desk.batcher for other in others):
+            self._batchers.pop(desk.searcher.encoder, None)
+            await desk.batcher.close()
+
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
-        fingerprint = searcher.encoder.fingerprint
-        if fingerprint not in self._batchers:
-            self._batchers[fingerprint] = MicroBatcher(
+        if searcher.encoder not in self._batchers:
+            self._batchers[searcher.encoder] = MicroBatcher(
                 searcher.encoder.encode_queries,
                 max_batch=self._settings.max_batch,
                 max_queue=self._settings.max_queue,
             )
-        return self._batchers[fingerprint]
+        return self._batchers[searcher.encoder]
+
+
+def _caught_up(searchers: Searchers, searcher: Searcher) -> LiveBuild:
+    live = searchers.live(searcher)
+    live.catch_up()
+    live.save()
+    return live

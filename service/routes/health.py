@@ -24,7 +24,8 @@ async def readyz(serving: AppServing, settings: AppSettings) -> JSONResponse:
     """200 after warm-up; before that, and as long as the index cannot be opened, 503 with the reason."""
     try:
         async with asyncio.timeout(settings.timeout_ms / 1000):
-            build = (await serving.desk(settings.index)).searcher.build
+            async with serving.desk(settings.index) as desk:
+                build = desk.build
     except TimeoutError as error:
         raise NotReady(f"index {settings.index!r} is being opened") from error
     return JSONResponse({"ready": True, "index": build.index, "build": build.id, "fingerprint": build.fingerprint})

@@ -9,12 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
 
+from service.desk import Desk
 from service.metrics import Metrics
 from service.problems import BadRequest, Problem, WrongArtifact
 from service.render import render, respond
 from service.routes.state import AppMetrics, AppServing, AppSettings
 from service.schemas import SearchRequest, SearchResponse
-from service.serving import Desk
 from service.settings import Settings
 
 PATH = "/v1/search"
@@ -50,8 +50,7 @@ async def search(
     _check_bounds(body, settings)
     timeout_ms = min(body.timeout_ms or settings.timeout_ms, settings.timeout_ms)
     deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-    async with asyncio.timeout_at(deadline):
-        desk = await serving.desk(body.index or settings.index)
+    async with asyncio.timeout_at(deadline), serving.desk(body.index or settings.index) as desk:
         _check_artifact(body, desk)
         answer = await _unless_gone(request, _answer(desk, body, metrics, deadline))
     if answer is None:
@@ -65,7 +64,7 @@ async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: f
     encoded = await desk.batcher.encode(body.query, deadline=deadline)
     encoding = encoded.encoding
     began = perf_counter()
-    hits, complete = await asyncio.to_thread(
+    hits, complete = await desk.run(
         searcher.retrieve,
         encoding.vector,
         mode=body.mode,
@@ -74,7 +73,7 @@ async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: f
         group_by=body.group_by,
     )
     retrieved = perf_counter()
-    results = await asyncio.to_thread(render, searcher, body.query, encoding, hits, with_=body.with_)
+    results = await desk.run(render, searcher, body.query, encoding, hits, with_=body.with_)
     took = {
         "queue": encoded.queued,
         "encode": encoded.encoded,
@@ -82,7 +81,9 @@ async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: f
         "render": perf_counter() - retrieved,
     }
     metrics.searched(searcher.build.index, took, batch=encoded.batch, truncated=encoding.truncated, found=bool(hits))
-    return respond(searcher, encoding, results, mode=body.mode, complete=complete, took=took)
+    response = respond(searcher, encoding, results, mode=body.mode, complete=complete, took=took)
+    response.meta.index.documents = desk.build.documents
+    return response
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, SearchResponse]) -> SearchResponse | None:

@@ -48,6 +48,14 @@ def test_an_engine_that_scores_other_vectors_than_it_stores_is_found_out() -> No
         hits(wrong)
 
 
+def test_a_point_that_changes_during_the_search_is_scored_again() -> None:
+    before, after = random_points(1, seed=1)[0], random_points(1, seed=2)[0]
+    (query,) = random_queries(1, seed=1)
+    scores = iter([query.score(point.vector).score for point in (before, after)])
+    found = best_hits(query, "fused", 1, candidates=lambda _: [(after.id, next(scores))], get=lambda _: [after])
+    assert [(hit.point, hit.score) for hit in found] == [(after, query.score(after.vector).score)]
+
+
 def test_scores_that_float32_cannot_order_are_ordered_by_their_vectors() -> None:
     """The engine puts the wrong one of two near-equal points first and the page holds one."""
     points = {point.id: point for point in random_points(2, seed=2)}

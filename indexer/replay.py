@@ -1,0 +1,66 @@
+"""From the journal into a build: the last write of each document, encoded and stored.
+
+Doing it twice changes nothing, so after a crash it is simply done again from the last position that was saved.
+"""
+
+import logging
+from collections.abc import Sequence
+from itertools import islice
+
+from pydantic import JsonValue
+
+from indexer.chunking import Chunker
+from indexer.encoding import encode_passages
+from indexer.journal import Journal
+from indexer.store import Build, Point, Store
+
+LOGGER = logging.getLogger("dupmae.journal")
+
+WINDOW = 64
+"""Writes that are encoded and stored at once."""
+
+
+def replay(store: Store, chunker: Chunker, journal: Journal, since: int) -> int:
+    """Bring a build up to date with the journal of its index.
+
+    A document that this model cannot encode is taken out of the build, and logged.
+
+    Args:
+        store: The build, open for writing.
+        chunker: Cut its documents, with the encoder of its vectors.
+        journal: Of its index.
+        since: Position up to which the build has read.
+
+    Returns:
+        The position it has read to now, durably.
+
+    Raises:
+        StoreError: The engine failed, or the journal is damaged.
+    """
+    newest = {write.document_id: position for position, write in journal.since(since)}
+    writes = (write for position, write in journal.since(since) if newest.get(write.document_id) == position)
+    while window := list(islice(writes, WINDOW)):
+        encoded = encode_passages(chunker, [write.document for write in window if write.document])
+        for document, reason in encoded.refused:
+            LOGGER.warning("index %r: document %r is not in this build: %s", store.build.index, document.id, reason)
+        points = [point for document in encoded.documents for point in document.points]
+        store_points(store, [write.document_id for write in window], points)
+    store.flush()
+    return max(newest.values(), default=since)
+
+
+def replayed_facts(store: Store, build: Build, position: int) -> Build:
+    """The facts of a build that has read the journal up to `position`, its points counted."""
+    return build.model_copy(
+        update={"journal": position, "documents": store.count_documents(), "passages": store.count()}
+    )
+
+
+def store_points(store: Store, document_ids: Sequence[str], points: Sequence[Point]) -> None:
+    """Let `points` be all that is stored of these documents. New points come first: no reader finds a gap."""
+    if points:
+        store.upsert(points)
+    rest: dict[str, JsonValue] = {"must": [{"key": "parent_id", "match": {"any": [*document_ids]}}]}
+    if points:
+        rest["must_not"] = [{"has_id": [point.id for point in points]}]
+    store.delete_where(rest)
