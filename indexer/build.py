@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from indexer.collection import CollectionOptions
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
 from indexer.points import make_point
@@ -43,6 +44,7 @@ class BuildOptions:
         source: Where the documents come from, for people.
         max_bad: Bad records that are put up with; one more fails the build.
         dead_letters: JSON lines file for bad records, made with the first one; None only counts them.
+        collection: How the engine lays out the points.
     """
 
     index: str = "default"
@@ -50,6 +52,7 @@ class BuildOptions:
     source: str = ""
     max_bad: int = 100
     dead_letters: Path | None = None
+    collection: CollectionOptions = field(default_factory=CollectionOptions)
 
 
 @dataclass(slots=True)
@@ -102,6 +105,7 @@ def build_index(
         created=datetime.now(UTC),
         source=options.source,
         fields=dict(options.fields),
+        collection=options.collection,
     )
     with closing(engine.create(build)) as store:
         try:

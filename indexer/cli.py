@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast, get_args
 import typer
 from rich.console import Console
 
+from indexer.collection import CollectionOptions, Preset, parse_options
 from indexer.settings import IndexSettings
 from model.cli import MissingExtra
 
@@ -43,6 +44,10 @@ def build(
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE: a field that filters may use.")] = None,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
     max_bad: Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")] = 100,
+    preset: Annotated[Preset, typer.Option(help="How the engine lays it out: RAM, disk or a cluster.")] = "laptop",
+    collection: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset, such as quantization=int8.")
+    ] = None,
     live: Annotated[bool, typer.Option("--publish/--no-publish", help="Answer from it when it is ready.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -62,6 +67,7 @@ def build(
         source=" ".join(sources),
         max_bad=max_bad,
         dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
+        collection=_collection(preset, collection or []),
     )
     with closing(open_engine(settings)) as engine:
         encoder = open_encoder(settings, keep_artifact(settings, new_artifact(settings)))
@@ -269,6 +275,13 @@ def _fields(pairs: list[str]) -> "dict[str, FieldType]":
             raise typer.BadParameter(f"{pair!r} is not NAME=TYPE, such as metadata.lang=keyword; types: {expected}")
         fields[name] = cast(FieldType, type)
     return fields
+
+
+def _collection(preset: Preset, pairs: list[str]) -> CollectionOptions:
+    try:
+        return parse_options(preset, pairs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--collection") from error
 
 
 def _is_published(engine: "Engine", build: "Build") -> bool:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from indexer.collection import CollectionOptions
 from model.vector import FusedVector, Parts
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
@@ -74,6 +75,7 @@ class Build(BaseModel):
     Attributes:
         documents: Documents it holds, each of one passage or more.
         passages: Points it holds.
+        collection: How its points are laid out; needed to make it again.
         truncated: Passages of which the model saw less than the whole.
         unchanged: Documents whose vectors came from the build that was published when this one began.
         dead: Records that became no document; they are in the dead-letter file.
@@ -93,6 +95,7 @@ class Build(BaseModel):
     source_digest: str = ""
     fields: dict[str, FieldType] = {}
     chunking: Chunking = Chunking()
+    collection: CollectionOptions = CollectionOptions()
     documents: int = 0
     passages: int = 0
     truncated: int = 0
