@@ -118,15 +118,99 @@ def rollback(ctx: typer.Context, index: IndexName = None, as_json: AsJson = Fals
 
 
 @app.command(epilog="Example: dupmae index delete 20260102-030405-abc123")
-def delete(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
-    """Remove a build that is not published."""
-    from indexer.catalog import find_build, open_engine
+def delete(
+    ctx: typer.Context,
+    build_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[BUILD_ID]...", help="As `dupmae index list` shows them.")
+    ] = None,
+    index: IndexName = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Every build that failed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before more than one build is deleted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove builds that are not published."""
+    from indexer.catalog import choose_spare, open_engine
 
+    if failed == bool(build_ids):
+        raise typer.BadParameter("name builds, or take those that --failed, one of the two", param_hint="BUILD_ID")
     settings = _settings(ctx, index=index)
     with closing(open_engine(settings)) as engine:
-        found = find_build(engine, settings.index, build_id)
-        engine.drop(found)
-        _show(engine, found, f"Build {found.id} of index {settings.index} is deleted.", as_json)
+        chosen = choose_spare(engine, settings.index, build_ids)
+        names = ", ".join(build.id for build in chosen) or "none"
+        if len(chosen) > 1 and not yes:
+            typer.confirm(f"Delete {len(chosen)} builds of index {settings.index}: {names}?", abort=True, err=True)
+        for build in chosen:
+            engine.drop(build)
+    if as_json:
+        typer.echo(json.dumps([_facts(build, False) for build in chosen], indent=2))
+    else:
+        typer.echo(f"Deleted of index {settings.index}: {names}.")
+
+
+@app.command(epilog="Example: dupmae index backup notes-2026-01-02.tar.zst --index notes")
+def backup(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New file: .tar, .tar.gz or .tar.zst.")],
+    index: IndexName = None,
+    build_id: Annotated[str | None, typer.Option("--build", help="This build, not the published one.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every build that is ready.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an index into one file: points, model, live writes, and which build is published."""
+    from indexer.backup import backup as run
+    from indexer.backup import choose_builds
+    from indexer.catalog import open_engine
+    from indexer.report import show_count
+
+    if every and build_id:
+        raise typer.BadParameter("name one build or take all, not both", param_hint="--all")
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        builds = choose_builds(engine, settings.index, build_id, every=every)
+        with show_count("points", sum(build.passages or build.documents for build in builds)) as watch:
+            kept = run(engine, settings, out, builds, lambda points: watch(points, 0))
+    if as_json:
+        typer.echo(kept.model_dump_json(exclude={"members"}, indent=2))
+    else:
+        points = sum(held.points for held in kept.builds)
+        typer.echo(f"{out}: {len(kept.builds)} build(s) of index {kept.index}, {points:,} points.")
+
+
+@app.command(epilog="Example: dupmae index restore notes-2026-01-02.tar.zst --index notes-again --no-publish")
+def restore(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As `backup` wrote it.")],
+    index: Annotated[str | None, typer.Option("--index", help="Another name for it; its own when not given.")] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Lay it out anew, as `build` does.", show_default="as it was")
+    ] = None,
+    collection: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset.")] = None,
+    live: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Answer from the build that was published then.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup back, on either engine. What is published stays until everything was read back and is the same."""
+    from indexer.catalog import open_engine
+    from indexer.report import show_count
+    from indexer.restore import RestoreOptions, read_backup
+    from indexer.restore import restore as run
+
+    layout = _collection(preset or "laptop", collection or []) if preset or collection else None
+    options = RestoreOptions(index=index, publish=live, collection=layout)
+    settings = _settings(ctx)
+    with closing(open_engine(settings)) as engine:
+        with show_count("checking, MB", file.stat().st_size // 10**6) as watch:
+            kept = read_backup(file, lambda position: watch(position // 10**6, 0))
+        with show_count("points", sum(held.points for held in kept.builds)) as watch:
+            builds = run(engine, settings, file, kept, options, lambda points: watch(points, 0))
+        published = [_is_published(engine, build) for build in builds]
+    if as_json:
+        typer.echo(json.dumps(list(map(_facts, builds, published)), indent=2))
+    else:
+        for build, is_live in zip(builds, published, strict=True):
+            state = "published" if is_live else f"not published (dupmae index publish {build.id} --index {build.index})"
+            typer.echo(f"Build {build.id} of index {build.index} is restored, {state}.")
 
 
 @app.command(epilog="Example: dupmae index mine beir/scifact train.jsonl --split train --ranks 10:100 --margin 5%")

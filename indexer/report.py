@@ -83,7 +83,8 @@ def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
     for build, published in builds:
         state = "published" if published else build.state
         counts = (f"{build.documents:,}", f"{build.dead:,}")
-        table.add_row(build.id, state, *counts, build.fingerprint[:12], build.source)
+        source = f"{build.source} ({build.reason})" if build.reason else build.source
+        table.add_row(build.id, state, *counts, build.fingerprint[:12], source)
     return table
 
 
