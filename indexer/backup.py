@@ -129,7 +129,7 @@ def journal_file(settings: IndexSettings, index: str) -> Path:
 
 def catalogue_file(settings: IndexSettings, build: Build) -> Path:
     """Where it is written down which documents a build holds."""
-    return settings.data / "catalogue" / build.index / f"{build.id}.sqlite"
+    return settings.data / "ledgers" / build.index / f"{build.id}.sqlite"
 
 
 def _add_artifact(writer: Writer, artifact: Artifact) -> None:

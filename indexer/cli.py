@@ -78,6 +78,34 @@ def build(
         _show(engine, ready, describe(ready, live, options.dead_letters), as_json)
 
 
+@app.command(epilog="Example: dupmae index estimate articles.jsonl.gz --workers 4")
+def estimate(
+    ctx: typer.Context,
+    sources: Annotated[list[str], typer.Argument(help="As `build` reads them.")],
+    artifact: ArtifactFolder = None,
+    workers: Annotated[int, typer.Option(min=1, help="Machines like this one that encode side by side.")] = 1,
+    sample: Annotated[int, typer.Option(min=1, help="Documents that are encoded to learn the rate.")] = 256,
+    preset: Annotated[Preset, typer.Option(help="How the engine would lay it out.")] = "laptop",
+    collection: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an index will take before it is made: documents, tokens, bytes on disk and in RAM, hours."""
+    from indexer.catalog import new_artifact, open_encoder
+    from indexer.cost import CostOptions, estimate_cost
+    from indexer.documents import read_documents
+    from indexer.report import cost_table, show_reading
+
+    options = CostOptions(sample=sample, workers=workers, collection=_collection(preset, collection or []))
+    settings = _settings(ctx, artifact=artifact)
+    encoder = open_encoder(settings, new_artifact(settings))
+    with show_reading(read_documents(sources, sys.stdin.buffer)) as records:
+        cost = estimate_cost(encoder, records, options)
+    if as_json:
+        typer.echo(cost.model_dump_json(indent=2))
+    else:
+        _console().print(cost_table(cost))
+
+
 @app.command("list", epilog="Example: dupmae index list --json")
 def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = False) -> None:
     """Show the builds of an index, newest first."""

@@ -221,7 +221,7 @@ def test_a_damaged_kept_model_is_replaced_by_the_next_build(
     assert [path.name for path in (settings.data / "models").iterdir()] == [tiny_artifact.fingerprint]
 
 
-@pytest.mark.parametrize("command", ["build", "list", "publish", "rollback", "delete", "backup", "restore"])
+@pytest.mark.parametrize("command", ["build", "list", "publish", "rollback", "delete", "backup", "restore", "estimate"])
 def test_the_help_of_every_command_has_an_example(dupmae: Dupmae, command: str) -> None:
     assert f"Example: dupmae index {command}" in " ".join(dupmae(command, "--help").stdout.split())
 
@@ -278,3 +278,9 @@ def test_without_the_extra_evaluate_names_what_to_install(
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(MissingExtra, match=r"bm25s is not installed: pip install 'dupmae-search\[eval\]'"):
         run_evaluate(settings, collection)
+
+
+def test_an_estimate_says_what_an_index_will_take(dupmae: Dupmae, birds: str) -> None:
+    cost = json.loads(dupmae("estimate", birds, "--workers", "2", "--json").stdout)
+    assert (cost["documents"], cost["passages"], cost["workers"]) == (2, 2, 2)
+    assert "2 machines like this one" in dupmae("estimate", birds, "--workers", "2").stdout
