@@ -4,7 +4,7 @@
     models/<fingerprint>/<file>        the artifacts
     builds/<id>/points-<n>.jsonl       ids and payloads of a block of points, one JSON object a line
     builds/<id>/points-<n>.npz         their vectors, as numpy arrays
-    builds/<id>/catalogue.sqlite       what documents the build holds, where it is known
+    builds/<id>/catalogue.sqlite       which documents the build holds, where it is known
     journal.jsonl                      live writes, where there were any
     manifest.json                      the builds, which one was published, and SHA-256 and size of every member above
     manifest.json.sha256               last: the digest of the manifest, as `sha256sum` writes it

@@ -29,17 +29,21 @@ from model.lines import SourceError
 
 BATCH = 256
 
-POINT_BYTES = 49
-"""Of ids, versions and offsets of a point on disk: 0.4 + 0.16 + 0.32 MB for 20,000, and what a page is not full of."""
+BUILD_BYTES = 150_000
+"""Of files and folders that hold nearly nothing, on disk."""
+
+POINT_BYTES = 120
+"""Of a point on disk: id, version and offsets 49, the index of its document and parent id 70."""
 
 TERM_BYTES = 6.2
-"""Of an OT entry, once in the inverted index; and once more in the stored vectors. 128 of them took 790 and 786."""
+"""Of an OT entry in the stored vectors, and once more in the inverted index: 128 took 786 and 790. The index of a small
+build is made in RAM when it is opened."""
 
 LINK_BYTES = 55
 """Of a point's links in the graph, compressed, with m = 16; they grow with m."""
 
 INDEXING_KB = 10_000
-"""Dense vectors of a build from which on they get a graph, and quantized copies."""
+"""Dense vectors of a build from which on the engine makes indexes on disk: graph, inverted index, quantized copies."""
 
 LINK_S = 5e-4
 """Of making the graph, a point of 384 dimensions with m = 16 and ef_construct = 100, on two cores."""
@@ -167,7 +171,7 @@ class EngineCost:
         links = LINK_BYTES * options.hnsw_m / 16 if graph else 0
         quantized = dense_dim + 4 if graph and options.quantization == "int8" else 0
         stored, index = 4 * dense_dim, TERM_BYTES * terms
-        self.disk = points * (POINT_BYTES + stored + quantized + links + 2 * index)
+        self.disk = BUILD_BYTES + points * (POINT_BYTES + stored + quantized + links + (2 if graph else 1) * index)
         self.ram = points * (quantized if options.on_disk else POINT_BYTES + stored + quantized + links + index)
         scale = dense_dim / 384 * options.hnsw_m / 16 * options.hnsw_ef_construct / 100
         self.graph_s = points * LINK_S * scale if graph else 0.0
@@ -213,7 +217,7 @@ def _encode(encoder: Encoder, window: Sequence[Document]) -> list[tuple[Document
 
 
 def _store(encoder: Encoder, pairs: Sequence[tuple[Document, Encoding]]) -> tuple[float, int]:
-    """Seconds to write points into an embedded build, and bytes on disk of what they carry beside their vectors."""
+    """Seconds to write points into an embedded build, and bytes on disk of their texts."""
     manifest = encoder.artifact.manifest
     build = Build(
         id="sample",

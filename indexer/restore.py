@@ -8,9 +8,8 @@ failure removes what was made; a kill leaves a build marked failed, which the ne
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,9 +107,7 @@ def restore(
         _make_room(engine, each.build)
     journal = journal_file(settings, index)
     _check_journal(journal, manifest)
-    settings.data.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.data, prefix=".restore-") as scratch, ExitStack() as undo:
-        folder = Path(scratch)
+    with _scratch(settings.data / f".restore-{index}") as folder, ExitStack() as undo:
         _fill(engine, path, manifest, held, folder, undo, watch)
         _keep_artifacts(settings, folder, undo)
         for each in held:
@@ -124,6 +121,17 @@ def restore(
                 engine.publish(each.build)
         undo.pop_all()
     return [each.build for each in held]
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder for a while, under a name that the next attempt finds if this one is killed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _moved(held: HeldBuild, index: str, collection: CollectionOptions | None) -> HeldBuild:

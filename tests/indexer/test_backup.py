@@ -287,7 +287,9 @@ def test_what_a_killed_restore_left_is_marked_and_the_next_one_takes_it_away(edg
     with closing(edge.engine.create(begun)) as store:
         store.upsert(random_points(5, seed=9))
         store.flush()
+    (edge.settings.data / ".restore-test-again/models").mkdir(parents=True)
     put_back(edge, kept, index="test-again")
+    assert not list(edge.settings.data.glob(".restore-*"))
     with closing(edge.engine.open("test-again")) as store:
         assert store.count() == 20
 
