@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from indexer.chunking import Chunker
+from indexer.collection import CollectionOptions
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
 from indexer.encoders import Encoders, encoding_here
@@ -56,6 +57,7 @@ class BuildOptions:
         reuse: Copy the vectors of documents that an older build holds unchanged.
         total: Records in the sources, if that is known.
         patience_s: Seconds that a store may be away before the build fails.
+        collection: How the engine lays out the points.
     """
 
     index: str = "default"
@@ -69,6 +71,7 @@ class BuildOptions:
     reuse: bool = True
     total: int | None = None
     patience_s: float = 300.0
+    collection: CollectionOptions = field(default_factory=CollectionOptions)
 
 
 Progress = Callable[[Tally], None]
@@ -172,6 +175,7 @@ def plan(fingerprint: str, options: BuildOptions) -> str:
         "source": options.source,
         "fields": dict(options.fields),
         "chunking": options.chunking.model_dump() if options.chunking else None,
+        "collection": options.collection.model_dump(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -232,6 +236,7 @@ def _begin(engine: Engine, encoder: Encoder, options: BuildOptions, data: Path) 
         source=options.source,
         fields=dict(options.fields),
         chunking=options.chunking,
+        collection=options.collection,
         state="reading",
     )
     ledger = Ledger(ledger_path(data, options.index, build.id), wanted)

@@ -6,6 +6,7 @@ fingerprint, before the build is published: replacing or retraining the model el
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -157,6 +158,22 @@ def publish(settings: IndexSettings, engine: Engine, build: Build) -> Build:
         build = replayed(settings, engine, build)
     engine.publish(build)
     return build
+
+
+def choose_spare(engine: Engine, index: str, build_ids: Sequence[str] | None) -> list[Build]:
+    """The builds that are named, each once; or every failed one. None of them is published.
+
+    Raises:
+        IndexNotFound: One is not there.
+        StoreError: One is published.
+    """
+    if build_ids is None:
+        return [build for build in engine.builds(index) if build.state == "failed"]
+    chosen = [find_build(engine, index, id) for id in dict.fromkeys(build_ids)]
+    live = engine.published(index).id if index in engine.indexes() else None
+    if live in build_ids:
+        raise StoreError(f"Build {live} of index {index} is published; publish another one first. Nothing is deleted.")
+    return chosen
 
 
 def rollback(settings: IndexSettings, engine: Engine, index: str) -> Build:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast, get_args
 import typer
 from rich.console import Console
 
+from indexer.collection import CollectionOptions, Preset, parse_options
 from indexer.settings import IndexSettings
 from indexer.sources.options import Format
 from model.cli import MissingExtra
@@ -33,6 +34,10 @@ Method = Literal["fused", "cls", "ot", "rrf", "bm25"]
 IndexName = Annotated[str | None, typer.Option("--index", help="Name of the index; DUPMAE_INDEX when not given.")]
 BuildId = Annotated[str, typer.Argument(help="As `dupmae index list` shows it.")]
 ArtifactFolder = Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model when not given.")]
+FormatOption = Annotated[Format | None, typer.Option(help="Of every file, whatever its name says.")]
+Columns = Annotated[
+    list[str] | None, typer.Option(help="NAME=COLUMN[,COLUMN...]: what id, title, text or url is made of.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -61,12 +66,14 @@ def build(
         int | None, typer.Option(min=0, help="Tokens a passage may share with the one before.", show_default="32")
     ] = None,
     title: Annotated[bool, typer.Option("--title/--no-title", help="Carry the title into each passage.")] = True,
-    format: Annotated[Format | None, typer.Option(help="Of every file, whatever its name says.")] = None,
-    map: Annotated[
-        list[str] | None, typer.Option(help="NAME=COLUMN[,COLUMN...]: what id, title, text or url is made of.")
-    ] = None,
+    format: FormatOption = None,
+    map: Columns = None,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
     max_bad: Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")] = 100,
+    preset: Annotated[Preset, typer.Option(help="How the engine lays it out: RAM, disk or a cluster.")] = "laptop",
+    collection: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset, such as quantization=int8.")
+    ] = None,
     live: Annotated[bool, typer.Option("--publish/--no-publish", help="Answer from it when it is ready.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -89,6 +96,7 @@ def build(
         chunking=_chunking(passage_tokens, overlap, title),
         max_bad=max_bad,
         dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
+        collection=_collection(preset, collection or []),
     )
     with closing(open_engine(settings)) as engine:
         encoder = open_encoder(settings, keep_artifact(settings, new_artifact(settings)))
@@ -102,6 +110,37 @@ def build(
         if live:
             ready = publish_build(settings, engine, ready)
         _show(engine, ready, describe(ready, live, options.dead_letters), as_json)
+
+
+@app.command(epilog="Example: dupmae index estimate articles.jsonl.gz --workers 4")
+def estimate(
+    ctx: typer.Context,
+    sources: Annotated[list[str], typer.Argument(help="As `build` reads them.")],
+    artifact: ArtifactFolder = None,
+    format: FormatOption = None,
+    map: Columns = None,
+    workers: Annotated[int, typer.Option(min=1, help="Machines like this one that encode side by side.")] = 1,
+    sample: Annotated[int, typer.Option(min=1, help="Documents that are encoded to learn the rate.")] = 256,
+    preset: Annotated[Preset, typer.Option(help="How the engine would lay it out.")] = "laptop",
+    collection: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an index will take before it is made: documents, tokens, bytes on disk and in RAM, hours."""
+    from indexer.catalog import new_artifact, open_encoder
+    from indexer.cost import CostOptions, estimate_cost
+    from indexer.report import cost_table, show_reading
+    from indexer.sources import ReadOptions, parse_columns, read_documents
+
+    reading = ReadOptions(format, _usage("--map", parse_columns, map or []))
+    options = CostOptions(sample=sample, workers=workers, collection=_collection(preset, collection or []))
+    settings = _settings(ctx, artifact=artifact)
+    encoder = open_encoder(settings, new_artifact(settings))
+    with show_reading(read_documents(sources, sys.stdin.buffer, reading)) as records:
+        cost = estimate_cost(encoder, records, options)
+    if as_json:
+        typer.echo(cost.model_dump_json(indent=2))
+    else:
+        _console().print(cost_table(cost))
 
 
 @app.command("list", epilog="Example: dupmae index list --json")
@@ -144,15 +183,99 @@ def rollback(ctx: typer.Context, index: IndexName = None, as_json: AsJson = Fals
 
 
 @app.command(epilog="Example: dupmae index delete 20260102-030405-abc123")
-def delete(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
-    """Remove a build that is not published."""
-    from indexer.catalog import find_build, open_engine
+def delete(
+    ctx: typer.Context,
+    build_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[BUILD_ID]...", help="As `dupmae index list` shows them.")
+    ] = None,
+    index: IndexName = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Every build that failed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before more than one build is deleted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove builds that are not published."""
+    from indexer.catalog import choose_spare, open_engine
 
+    if failed == bool(build_ids):
+        raise typer.BadParameter("name builds, or take those that --failed, one of the two", param_hint="BUILD_ID")
     settings = _settings(ctx, index=index)
     with closing(open_engine(settings)) as engine:
-        found = find_build(engine, settings.index, build_id)
-        engine.drop(found)
-        _show(engine, found, f"Build {found.id} of index {settings.index} is deleted.", as_json)
+        chosen = choose_spare(engine, settings.index, build_ids)
+        names = ", ".join(build.id for build in chosen) or "none"
+        if len(chosen) > 1 and not yes:
+            typer.confirm(f"Delete {len(chosen)} builds of index {settings.index}: {names}?", abort=True, err=True)
+        for build in chosen:
+            engine.drop(build)
+    if as_json:
+        typer.echo(json.dumps([_facts(build, False) for build in chosen], indent=2))
+    else:
+        typer.echo(f"Deleted of index {settings.index}: {names}.")
+
+
+@app.command(epilog="Example: dupmae index backup notes-2026-01-02.tar.zst --index notes")
+def backup(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New file: .tar, .tar.gz or .tar.zst.")],
+    index: IndexName = None,
+    build_id: Annotated[str | None, typer.Option("--build", help="This build, not the published one.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every build that is ready.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an index into one file: points, model, live writes, and which build is published."""
+    from indexer.backup import backup as run
+    from indexer.backup import choose_builds
+    from indexer.catalog import open_engine
+    from indexer.report import show_count
+
+    if every and build_id:
+        raise typer.BadParameter("name one build or take all, not both", param_hint="--all")
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        builds = choose_builds(engine, settings.index, build_id, every=every)
+        with show_count("points", sum(build.passages or build.documents for build in builds)) as watch:
+            kept = run(engine, settings, out, builds, lambda points: watch(points, 0))
+    if as_json:
+        typer.echo(kept.model_dump_json(exclude={"members"}, indent=2))
+    else:
+        points = sum(held.points for held in kept.builds)
+        typer.echo(f"{out}: {len(kept.builds)} build(s) of index {kept.index}, {points:,} points.")
+
+
+@app.command(epilog="Example: dupmae index restore notes-2026-01-02.tar.zst --index notes-again --no-publish")
+def restore(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As `backup` wrote it.")],
+    index: Annotated[str | None, typer.Option("--index", help="Another name for it; its own when not given.")] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Lay it out anew, as `build` does.", show_default="as it was")
+    ] = None,
+    collection: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset.")] = None,
+    live: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Answer from the build that was published then.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup back, on either engine. What is published stays until everything was read back and is the same."""
+    from indexer.catalog import open_engine
+    from indexer.report import show_count
+    from indexer.restore import RestoreOptions, read_backup
+    from indexer.restore import restore as run
+
+    layout = _collection(preset or "laptop", collection or []) if preset or collection else None
+    options = RestoreOptions(index=index, publish=live, collection=layout)
+    settings = _settings(ctx)
+    with closing(open_engine(settings)) as engine:
+        with show_count("checking, MB", file.stat().st_size // 10**6) as watch:
+            kept = read_backup(file, lambda position: watch(position // 10**6, 0))
+        with show_count("points", sum(held.points for held in kept.builds)) as watch:
+            builds = run(engine, settings, file, kept, options, lambda points: watch(points, 0))
+        published = [_is_published(engine, build) for build in builds]
+    if as_json:
+        typer.echo(json.dumps(list(map(_facts, builds, published)), indent=2))
+    else:
+        for build, is_live in zip(builds, published, strict=True):
+            state = "published" if is_live else f"not published (dupmae index publish {build.id} --index {build.index})"
+            typer.echo(f"Build {build.id} of index {build.index} is restored, {state}.")
 
 
 @app.command(epilog="Example: dupmae index mine beir/scifact train.jsonl --split train --ranks 10:100 --margin 5%")
@@ -314,6 +437,13 @@ def _chunking(tokens: int | None, overlap: int | None, title: bool) -> "Chunking
 
     default = Chunking()
     return Chunking(tokens=tokens, overlap=default.overlap if overlap is None else overlap, title=title)
+
+
+def _collection(preset: Preset, pairs: list[str]) -> CollectionOptions:
+    try:
+        return parse_options(preset, pairs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--collection") from error
 
 
 def _is_published(engine: "Engine", build: "Build") -> bool:

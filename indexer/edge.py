@@ -31,8 +31,8 @@ from indexer.store import (
     check_index_name,
 )
 
-HNSW = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
-"""The server's own defaults; below `full_scan_threshold` KB of vectors a filtered search scans them all."""
+FULL_SCAN_KB = 10_000
+"""The server's own default: below so many KB of vectors a filtered search scans them all."""
 
 SCHEMA: dict[FieldType, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
@@ -76,6 +76,12 @@ class EdgeEngine:
     def create(self, build: Build) -> EdgeStore:
         """See `Engine.create`."""
         check_build(build)
+        if refused := build.collection.server_only:
+            named = ", ".join(f"{name}={value}" for name, value in refused.items())
+            raise StoreError(
+                f"The embedded engine is one machine and has no {named}; leave that out, or set DUPMAE_QDRANT_URL to a "
+                "server."
+            )
         folder = self._folder(build)
         try:
             folder.mkdir(parents=True)
@@ -163,17 +169,35 @@ class EdgeEngine:
 
 
 def _new_shard(folder: Path, build: Build) -> edge.EdgeShard:
-    config = edge.EdgeConfig(
-        vectors={"cls": edge.EdgeVectorParams(size=build.dense_dim, distance=edge.Distance.Dot)},
-        sparse_vectors={"ot": edge.EdgeSparseVectorParams()},
-        hnsw_config=HNSW,
-        wal_enabled=False,
-    )
-    shard = edge.EdgeShard.create(str(folder / "shard"), config)
+    shard = edge.EdgeShard.create(str(folder / "shard"), _config(build))
     for field, type in build.indexed_fields.items():
         shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[type]))
     shard.flush()
     return shard
+
+
+def _config(build: Build) -> edge.EdgeConfig:
+    options, memory = build.collection, edge.Memory
+    where = memory.Cold if options.on_disk else None
+    quantized = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99, memory=memory.Pinned)
+    dense = edge.EdgeVectorParams(
+        size=build.dense_dim,
+        distance=edge.Distance.Dot,
+        memory=where,
+        quantization_config=quantized if options.quantization == "int8" else None,
+    )
+    return edge.EdgeConfig(
+        vectors={"cls": dense},
+        sparse_vectors={"ot": edge.EdgeSparseVectorParams(memory=where)},
+        hnsw_config=edge.HnswIndexConfig(
+            m=options.hnsw_m,
+            ef_construct=options.hnsw_ef_construct,
+            full_scan_threshold=FULL_SCAN_KB,
+            memory=where,
+        ),
+        payload_memory=memory.Cold if options.on_disk_payload else memory.Cached,
+        wal_enabled=False,
+    )
 
 
 def _read(path: Path) -> Build:

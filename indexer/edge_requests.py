@@ -19,6 +19,12 @@ FULL_SCORE = edge.Formula(
 )
 """The sum of both prefetches; a point that one of them lacks (no word in common) gets 0 from it."""
 
+RESCORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0))
+"""Where the dense side is quantized: twice as many candidates, scored again with the stored vectors."""
+
+STORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(ignore=True))
+"""The score that is returned is that of the stored vectors alone."""
+
 
 def query_request(
     query: FusedVector, scoring: Scoring, depth: int, filter: filters.Clauses | None
@@ -32,9 +38,9 @@ def query_request(
     ot = edge.Query.Nearest(sparse_vector(query), using="ot")
     where = edge_filter(filter) if filter else None
     if scoring != "fused":
-        return edge.QueryRequest(limit=depth, query=cls if scoring == "cls" else ot, filter=where)
-    union = [edge.Prefetch(limit=depth, query=cls), edge.Prefetch(limit=depth, query=ot)]
-    both = [edge.Prefetch(limit=2 * depth, query=side, prefetches=union) for side in (cls, ot)]
+        return edge.QueryRequest(limit=depth, query=cls if scoring == "cls" else ot, filter=where, params=RESCORED)
+    union = [edge.Prefetch(limit=depth, query=cls, params=RESCORED), edge.Prefetch(limit=depth, query=ot)]
+    both = [edge.Prefetch(limit=2 * depth, query=side, prefetches=union, params=STORED) for side in (cls, ot)]
     return edge.QueryRequest(limit=2 * depth, query=FULL_SCORE, prefetches=both, filter=where)
 
 

@@ -4,6 +4,8 @@ The facts of a build are kept in its collection's metadata. Everything works in 
 (`QdrantClient(":memory:")` or `path=`), which is exact, slow and for one process: for tests.
 """
 
+from typing import Any
+
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
@@ -30,8 +32,6 @@ SCHEMA: dict[FieldType, models.PayloadSchemaType] = {
     "datetime": models.PayloadSchemaType.DATETIME,
     "text": models.PayloadSchemaType.TEXT,
 }
-
-HNSW = models.HnswConfigDiff(m=16, ef_construct=100)
 
 
 def connect(url: str, api_key: str | None = None, *, timeout_s: int = 10) -> "QdrantEngine":
@@ -90,9 +90,7 @@ class QdrantEngine:
                 )
             self._client.create_collection(
                 collection,
-                vectors_config={"cls": models.VectorParams(size=build.dense_dim, distance=models.Distance.DOT)},
-                sparse_vectors_config={"ot": models.SparseVectorParams()},
-                hnsw_config=HNSW,
+                **collection_config(build),
                 metadata=_metadata(build),
             )
             for field, type in build.indexed_fields.items():
@@ -169,6 +167,28 @@ class QdrantEngine:
             return Build.model_validate(metadata[METADATA_KEY])
         except ValidationError as error:
             raise StoreError(f"Collection {collection} has damaged facts of a build: {error}. Delete it.") from error
+
+
+def collection_config(build: Build) -> dict[str, Any]:
+    """How the server is told to lay out a build: the arguments of `create_collection`."""
+    options = build.collection
+    scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+    dense = models.VectorParams(
+        size=build.dense_dim,
+        distance=models.Distance.DOT,
+        on_disk=options.on_disk,
+        quantization_config=models.ScalarQuantization(scalar=scalar) if options.quantization == "int8" else None,
+    )
+    sparse = models.SparseVectorParams(index=models.SparseIndexParams(on_disk=options.on_disk))
+    return {
+        "vectors_config": {"cls": dense},
+        "sparse_vectors_config": {"ot": sparse},
+        "hnsw_config": models.HnswConfigDiff(
+            m=options.hnsw_m, ef_construct=options.hnsw_ef_construct, on_disk=options.on_disk
+        ),
+        "on_disk_payload": options.on_disk_payload,
+        **options.server_only,
+    }
 
 
 def _collection(build: Build) -> str:

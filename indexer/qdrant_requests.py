@@ -13,6 +13,12 @@ FULL_SCORE = models.FormulaQuery(
 )
 """The sum of both prefetches; a point that one of them lacks (no word in common) gets 0 from it."""
 
+RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
+"""Where the dense side is quantized: twice as many candidates, scored again with the stored vectors."""
+
+STORED = models.SearchParams(quantization=models.QuantizationSearchParams(ignore=True))
+"""The score that is returned is that of the stored vectors alone."""
+
 
 def query_request(
     query: FusedVector, scoring: Scoring, depth: int, filter: filters.Clauses | None
@@ -25,11 +31,15 @@ def query_request(
     where = qdrant_filter(filter) if filter else None
     cls, ot = query.cls.tolist(), sparse_vector(query)
     if scoring != "fused":
-        return models.QueryRequest(query=cls if scoring == "cls" else ot, using=scoring, limit=depth, filter=where)
-    union = [models.Prefetch(query=cls, using="cls", limit=depth), models.Prefetch(query=ot, using="ot", limit=depth)]
+        side = cls if scoring == "cls" else ot
+        return models.QueryRequest(query=side, using=scoring, limit=depth, filter=where, params=RESCORED)
+    union = [
+        models.Prefetch(query=cls, using="cls", limit=depth, params=RESCORED),
+        models.Prefetch(query=ot, using="ot", limit=depth),
+    ]
     both = [
-        models.Prefetch(query=cls, using="cls", limit=2 * depth, prefetch=union),
-        models.Prefetch(query=ot, using="ot", limit=2 * depth, prefetch=union),
+        models.Prefetch(query=cls, using="cls", limit=2 * depth, prefetch=union, params=STORED),
+        models.Prefetch(query=ot, using="ot", limit=2 * depth, prefetch=union, params=STORED),
     ]
     return models.QueryRequest(query=FULL_SCORE, prefetch=both, limit=2 * depth, filter=where)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -21,7 +21,10 @@ from indexer.build import Progress as Watch
 from indexer.filling import Tally
 from indexer.store import Build
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
+    from indexer.cost import Cost
     from indexer.evaluate import Evaluation
     from indexer.mine import Tally as MiningTally
     from model.estimate import Estimate
@@ -50,6 +53,20 @@ def show_count(what: str, total: int | None) -> Iterator[Callable[[int, int], No
             bar.update(task, completed=done + before, rate=f"{done / elapsed:.0f}/s" if elapsed else "")
 
         yield watch
+
+
+@contextmanager
+def show_reading(records: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Records as they come, counted on standard error."""
+    with _bar("reading", None) as (bar, task):
+
+        def counted() -> Iterator[T]:
+            for record in records:
+                bar.advance(task)
+                yield record
+            bar.update(task, description="encoding a sample")
+
+        yield counted()
 
 
 @contextmanager
@@ -83,7 +100,29 @@ def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
     for build, published in builds:
         state = "published" if published else build.state
         counts = (f"{build.documents:,}", f"{build.dead:,}")
-        table.add_row(build.id, state, *counts, build.fingerprint[:12], build.source)
+        source = f"{build.source} ({build.reason})" if build.reason else build.source
+        table.add_row(build.id, state, *counts, build.fingerprint[:12], source)
+    return table
+
+
+def cost_table(cost: "Cost") -> Table:
+    """What an index will take, one thing a line."""
+    machines = "this machine" if cost.workers == 1 else f"{cost.workers} machines like this one"
+    rows = {
+        "documents": f"{cost.documents:,}" + (f", and {cost.bad:,} bad records" if cost.bad else ""),
+        "passages": f"{cost.passages:,}",
+        "tokens": f"{cost.tokens:,}",
+        "longer than the window": f"{cost.longer:.1%} of the documents",
+        "disk": f"{cost.disk_bytes / 1e6:,.0f} MB; twice that while a second build is made",
+        "RAM to serve": f"{cost.serving_ram_bytes / 1e6:,.0f} MB",
+        "RAM to build": f"{cost.build_ram_bytes / 1e6:,.0f} MB",
+        "encoding": f"{cost.encoding_hours:.2f} h by {machines}, {cost.documents_per_s:.0f} documents/s each",
+        "indexing": f"{cost.indexing_hours:.2f} h by one machine",
+        "from": f"{cost.sampled:,} documents that were encoded just now",
+    }
+    table = Table(box=None, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from indexer.collection import CollectionOptions
 from model.vector import FusedVector, Parts
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Build(BaseModel):
         documents: Documents it holds, each of one passage or more.
         passages: Points it holds.
         chunking: How documents became passages; None where each is one, of which the model read what fits its window.
+        collection: How its points are laid out; needed to make it again.
         truncated: Passages of which the model saw less than the whole, or nothing for want of a word it knows.
         unchanged: Documents whose vectors came from the build that was published when this one began.
         dead: Records that became no document; they are in the dead-letter file.
@@ -103,6 +105,7 @@ class Build(BaseModel):
     source_digest: str = ""
     fields: dict[str, FieldType] = {}
     chunking: Chunking | None = Chunking()
+    collection: CollectionOptions = CollectionOptions()
     documents: int = 0
     passages: int = 0
     truncated: int = 0

@@ -13,7 +13,13 @@ from indexer.store import Engine
 SERVER = os.environ.get("TEST_QDRANT_URL")
 ENGINES = [
     "edge",
-    pytest.param("local", marks=pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")),
+    pytest.param(
+        "local",
+        marks=[
+            pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning"),
+            pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning"),
+        ],
+    ),
     pytest.param("server", marks=pytest.mark.server),
 ]
 """Each engine that must keep the contract. Index names in tests begin with `test-`, so that a server can be cleaned."""

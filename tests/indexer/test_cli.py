@@ -19,6 +19,7 @@ from model.artifact import Artifact, ArtifactError
 from model.cli import MissingExtra
 from model.encoder import Encoder
 from model.lines import SourceError
+from tests.indexer.brute_force import new_build
 
 Dupmae = Callable[..., Result]
 
@@ -132,10 +133,78 @@ def test_a_list_for_people_marks_the_published_build(dupmae: Dupmae, birds: str)
 def test_a_build_that_is_not_published_can_be_deleted(dupmae: Dupmae, birds: str) -> None:
     live = json.loads(dupmae("build", birds, "--json").stdout)["id"]
     spare = json.loads(dupmae("build", birds, "--no-publish", "--json").stdout)["id"]
-    assert "deleted" in dupmae("delete", spare).stdout
+    assert f"Deleted of index default: {spare}" in dupmae("delete", spare).stdout
     with pytest.raises(StoreError, match="is published"):
         dupmae("delete", live)
     assert [build["id"] for build in json.loads(dupmae("list", "--json").stdout)] == [live]
+
+
+def test_several_builds_are_deleted_when_it_is_confirmed_or_not_asked(dupmae: Dupmae, birds: str) -> None:
+    one, two, three, four = (
+        json.loads(dupmae("build", birds, "--no-publish", "--json").stdout)["id"] for _ in range(4)
+    )
+    assert dupmae("delete", one, two, stdin="n\n").exit_code == 1
+    assert len(json.loads(dupmae("list", "--json").stdout)) == 4
+    assert [build["id"] for build in json.loads(dupmae("delete", one, two, "--yes", "--json").stdout)] == [one, two]
+    assert dupmae("delete", three, four, stdin="y\n").exit_code == 0
+    assert json.loads(dupmae("list", "--json").stdout) == []
+
+
+def test_none_of_several_builds_is_deleted_when_one_is_published(dupmae: Dupmae, birds: str) -> None:
+    spare = json.loads(dupmae("build", birds, "--no-publish", "--json").stdout)["id"]
+    live = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    with pytest.raises(StoreError, match=r"is published; .* Nothing is deleted"):
+        dupmae("delete", spare, live, "--yes")
+    assert len(json.loads(dupmae("list", "--json").stdout)) == 2
+
+
+def test_failed_builds_are_deleted_together(dupmae: Dupmae, birds: str, settings: IndexSettings) -> None:
+    engine = EdgeEngine(settings.data)
+    for build_id in ("x", "y"):
+        engine.create(new_build(build_id, "default").model_copy(update={"state": "failed", "reason": "no"})).close()
+    live = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    assert "(no)" in dupmae("list").stdout
+    assert "Deleted of index default: y, x." in dupmae("delete", "--failed", "--yes").stdout.replace("x, y", "y, x")
+    assert [build["id"] for build in json.loads(dupmae("list", "--json").stdout)] == [live]
+    assert "none" in dupmae("delete", "--failed").stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["x", "--failed"]])
+def test_delete_is_told_either_names_or_failed(dupmae: Dupmae, arguments: list[str]) -> None:
+    assert dupmae("delete", *arguments).exit_code == 2
+
+
+def test_a_backup_is_restored_under_another_name_and_answers(
+    dupmae: Dupmae, birds: str, settings: IndexSettings, tmp_path: Path
+) -> None:
+    dupmae("build", birds, "--collection", "hnsw_m=8")
+    path = str(tmp_path / "birds.tar.gz")
+    assert "1 build(s) of index default, 2 points" in dupmae("backup", path).stdout
+    assert "of index again is restored, published" in dupmae("restore", path, "--index", "again").stdout
+    restored = json.loads(dupmae("list", "--index", "again", "--json").stdout)
+    assert (restored[0]["published"], restored[0]["collection"]["hnsw_m"]) == (True, 8)
+    (other,) = json.loads(
+        dupmae("restore", path, "--index", "other", "--preset", "int8", "--no-publish", "--json").stdout
+    )
+    assert (other["published"], other["collection"]["quantization"]) == (False, "int8")
+    store = EdgeEngine(settings.data).open("again")
+    (query,) = Encoder(kept_artifact(settings, store.build)).encode_queries(["night birds"])
+    assert len(store.search(query.vector)) == 2
+    store.close()
+
+
+def test_a_file_that_is_no_backup_is_refused(dupmae: Dupmae, birds: str) -> None:
+    with pytest.raises(SourceError, match=r"the name of a backup ends in"):
+        dupmae("restore", birds)
+
+
+def test_a_preset_and_what_is_put_over_it_are_kept_with_the_build(dupmae: Dupmae, birds: str) -> None:
+    facts = json.loads(dupmae("build", birds, "--preset", "disk", "--collection", "hnsw_m=32", "--json").stdout)
+    options = facts["collection"]
+    assert (options["on_disk"], options["quantization"], options["hnsw_m"]) == (True, "int8", 32)
+    result = dupmae("build", birds, "--collection", "hnsw=32")
+    assert result.exit_code == 2
+    assert "hnsw_ef_construct" in result.stderr
 
 
 def test_an_unknown_build_is_named_with_those_that_exist(dupmae: Dupmae, birds: str) -> None:
@@ -187,7 +256,7 @@ def test_a_damaged_kept_model_is_replaced_by_the_next_build(
     assert [path.name for path in (settings.data / "models").iterdir()] == [tiny_artifact.fingerprint]
 
 
-@pytest.mark.parametrize("command", ["build", "list", "publish", "rollback", "delete"])
+@pytest.mark.parametrize("command", ["build", "list", "publish", "rollback", "delete", "backup", "restore", "estimate"])
 def test_the_help_of_every_command_has_an_example(dupmae: Dupmae, command: str) -> None:
     assert f"Example: dupmae index {command}" in " ".join(dupmae(command, "--help").stdout.split())
 
@@ -244,3 +313,9 @@ def test_without_the_extra_evaluate_names_what_to_install(
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(MissingExtra, match=r"bm25s is not installed: pip install 'dupmae-search\[eval\]'"):
         run_evaluate(settings, collection)
+
+
+def test_an_estimate_says_what_an_index_will_take(dupmae: Dupmae, birds: str) -> None:
+    cost = json.loads(dupmae("estimate", birds, "--workers", "2", "--json").stdout)
+    assert (cost["documents"], cost["passages"], cost["workers"]) == (2, 2, 2)
+    assert "2 machines like this one" in dupmae("estimate", birds, "--workers", "2").stdout
