@@ -116,6 +116,18 @@ def find_build(engine: Engine, index: str, build_id: str) -> Build:
     return builds[build_id]
 
 
+def newest_build(engine: Engine, index: str) -> Build:
+    """The build of an index that was begun last, whatever became of it.
+
+    Raises:
+        IndexNotFound: The index has none.
+    """
+    builds = engine.builds(index)
+    if not builds:
+        raise IndexNotFound(f"Index {index!r} has no build. Make one with `dupmae index build`.")
+    return builds[0]
+
+
 def rollback(engine: Engine, index: str) -> Build:
     """Publish the newest ready build that is older than the published one, and return it.
 

@@ -21,6 +21,7 @@ from model.cli import MissingExtra
 
 if TYPE_CHECKING:
     from indexer.negatives import Margin
+    from indexer.release import ReleaseOptions
     from indexer.store import Build, Engine, FieldType
 
 T = TypeVar("T")
@@ -32,6 +33,14 @@ IndexName = Annotated[str | None, typer.Option("--index", help="Name of the inde
 BuildId = Annotated[str, typer.Argument(help="As `dupmae index list` shows it.")]
 ArtifactFolder = Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model when not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Gate = Annotated[bool, typer.Option("--gate/--no-gate", help="Verify and judge it before it goes live.")]
+Judge = Annotated[
+    str | None, typer.Option(help="BEIR_FOLDER[:SPLIT]: judgements of these documents; known items when not given.")
+]
+Tolerance = Annotated[float, typer.Option(min=0, help="Loss of nDCG@10 against the published build that is allowed.")]
+MaxShrink = Annotated[float, typer.Option(min=0, max=1, help="Share of the published documents that may be missing.")]
+MaxBad = Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")]
+Keep = Annotated[int, typer.Option(min=0, help="Ready builds that remain once it is live, itself counted; 0: all.")]
 
 
 @app.command(epilog="Example: dupmae index build articles.jsonl.gz --field metadata.lang=keyword")
@@ -42,13 +51,18 @@ def build(
     artifact: ArtifactFolder = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE: a field that filters may use.")] = None,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
-    max_bad: Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")] = 100,
+    max_bad: MaxBad = 100,
     live: Annotated[bool, typer.Option("--publish/--no-publish", help="Answer from it when it is ready.")] = True,
+    gate: Gate = True,
+    judge: Judge = None,
+    tolerance: Tolerance = 0.005,
+    max_shrink: MaxShrink = 0.2,
+    keep: Keep = 3,
     as_json: AsJson = False,
 ) -> None:
     """Read documents, encode them and make them the new content of an index.
 
-    What is published answers until the new build is ready, and stays if the build fails.
+    What is published answers until the new build is ready, and stays if the build fails or the gate refuses it.
     """
     from indexer.build import BuildOptions, build_index
     from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine
@@ -63,13 +77,16 @@ def build(
         max_bad=max_bad,
         dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
     )
+    releasing = _release_options(gate, judge, (tolerance, max_shrink, max_bad), keep) if live else None
     with closing(open_engine(settings)) as engine:
         encoder = open_encoder(settings, keep_artifact(settings, new_artifact(settings)))
         with show_progress(count_records(sources)) as progress:
             ready = build_index(engine, encoder, read_documents(sources, sys.stdin.buffer), options, progress)
-        if live:
-            engine.publish(ready)
-        _show(engine, ready, describe(ready, live, options.dead_letters), as_json)
+        message = describe(ready, live, options.dead_letters)
+        if releasing:
+            _release(engine, settings, ready, releasing, message, as_json)
+        else:
+            _show(engine, ready, message, as_json)
 
 
 @app.command("list", epilog="Example: dupmae index list --json")
@@ -88,15 +105,56 @@ def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = F
 
 
 @app.command(epilog="Example: dupmae index publish 20260102-030405-abc123")
-def publish(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
-    """Let an index answer from another of its builds."""
+def publish(
+    ctx: typer.Context,
+    build_id: BuildId,
+    index: IndexName = None,
+    gate: Gate = True,
+    judge: Judge = None,
+    tolerance: Tolerance = 0.005,
+    max_shrink: MaxShrink = 0.2,
+    max_bad: MaxBad = 100,
+    keep: Keep = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Let an index answer from another of its builds, if that one is sound and finds as much."""
     from indexer.catalog import find_build, open_engine
 
     settings = _settings(ctx, index=index)
+    releasing = _release_options(gate, judge, (tolerance, max_shrink, max_bad), keep)
     with closing(open_engine(settings)) as engine:
         found = find_build(engine, settings.index, build_id)
-        engine.publish(found)
-        _show(engine, found, f"Index {settings.index} answers from build {found.id}.", as_json)
+        message = f"Index {settings.index} answers from build {found.id}."
+        _release(engine, settings, found, releasing, message, as_json)
+
+
+@app.command(epilog="Example: dupmae index verify --index notes")
+def verify(
+    ctx: typer.Context,
+    build_id: Annotated[
+        str | None, typer.Argument(help="As `dupmae index list` shows it.", show_default="the newest")
+    ] = None,
+    index: IndexName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a build is whole and answers as its model and its texts say; nothing is changed."""
+    from indexer.catalog import find_build, newest_build, open_engine
+    from indexer.release import VerificationFailed, verify_build
+    from indexer.report import show_count, verification_table
+
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        name = settings.index
+        found = find_build(engine, name, build_id) if build_id else newest_build(engine, name)
+        with show_count("verifying", found.passages or found.documents) as watch:
+            verification = verify_build(engine, settings, found, lambda points: watch(points, 0))
+    if as_json:
+        typer.echo(verification.model_dump_json(indent=2))
+    else:
+        _console().print(f"Build {found.id} of index {found.index}", verification_table(verification), sep="\n")
+    if not verification.ok:
+        failed = ", ".join(check.name for check in verification.failed)
+        raise VerificationFailed(f"build {found.id} of index {found.index} failed at: {failed}; build it again")
 
 
 @app.command(epilog="Example: dupmae index rollback --index default")
@@ -220,6 +278,44 @@ def evaluate(
     _console().print(*evaluation_lines(evaluation), sep="\n")
     if json_file:
         json_file.write_text(evaluation.model_dump_json(indent=2) + "\n")
+
+
+def _release_options(gate: bool, judge: str | None, limits: tuple[float, float, int], keep: int) -> "ReleaseOptions":
+    """What `release` is told; a judged set that cannot be read is said before anything else is done."""
+    from indexer.gate import Limits
+    from indexer.judgement import read_judged
+    from indexer.release import ReleaseOptions
+
+    if judge and not gate:
+        raise typer.BadParameter("--no-gate judges nothing; leave one of the two out", param_hint="--judge")
+    tolerance, max_shrink, max_bad = limits
+    allowed = Limits(tolerance=tolerance, max_shrink=max_shrink, max_bad=max_bad)
+    return ReleaseOptions(gate=gate, judged=read_judged(judge) if judge else None, limits=allowed, keep=keep)
+
+
+def _release(
+    engine: "Engine",
+    settings: IndexSettings,
+    build: "Build",
+    options: "ReleaseOptions",
+    message: str,
+    as_json: bool,
+) -> None:
+    from dataclasses import replace
+
+    from indexer.release import release
+    from indexer.report import release_lines, show_count
+
+    if options.gate:
+        with show_count("verifying", build.passages or build.documents) as watch:
+            watched = replace(options, watch=lambda points: watch(points, 0))
+            done = release(engine, settings, build, watched)
+    else:
+        done = release(engine, settings, build, options)
+    if as_json:
+        typer.echo(json.dumps(_facts(done.build, True) | {"removed": done.removed, "note": done.note}, indent=2))
+    else:
+        _console().print(message, *release_lines(done), sep="\n")
 
 
 @contextmanager

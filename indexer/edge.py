@@ -16,7 +16,7 @@ from pathlib import Path
 import qdrant_edge as edge
 from pydantic import ValidationError
 
-from indexer.edge_store import EdgeStore, naming
+from indexer.edge_store import INDEXING_THRESHOLD_KB, EdgeStore, naming
 from indexer.locks import BuildLock, loading
 from indexer.store import (
     Build,
@@ -157,6 +157,7 @@ def _new_shard(folder: Path, build: Build) -> edge.EdgeShard:
         vectors={"cls": edge.EdgeVectorParams(size=build.dense_dim, distance=edge.Distance.Dot)},
         sparse_vectors={"ot": edge.EdgeSparseVectorParams()},
         hnsw_config=HNSW,
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=INDEXING_THRESHOLD_KB),
         wal_enabled=False,
     )
     shard = edge.EdgeShard.create(str(folder / "shard"), config)

@@ -24,6 +24,8 @@ from indexer.store import Build
 if TYPE_CHECKING:
     from indexer.evaluate import Evaluation
     from indexer.mine import Tally as MiningTally
+    from indexer.release import Release
+    from indexer.verify import Verification
     from model.estimate import Estimate
 
 
@@ -79,12 +81,46 @@ def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
 
 def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
     """One line a build; the published one is marked."""
-    table = Table("build", "state", "documents", "bad", "model", Column("source", overflow="fold"), box=None)
+    columns = ("build", "state", "documents", "bad", "nDCG@10", "change", "model")
+    table = Table(*columns, Column("source", overflow="fold"), box=None)
     for build, published in builds:
         state = "published" if published else build.state
         counts = (f"{build.documents:,}", f"{build.dead:,}")
-        table.add_row(build.id, state, *counts, build.fingerprint[:12], build.source)
+        judged = (_judged(build, "nDCG@10"), _judged(build, "nDCG@10 change"))
+        table.add_row(build.id, state, *counts, *judged, build.fingerprint[:12], build.source)
     return table
+
+
+def verification_table(verification: "Verification") -> Table:
+    """One line a check."""
+    table = Table("check", "", Column("found", overflow="fold"), "expected", box=None)
+    for check in verification.checks:
+        table.add_row(check.name, "ok" if check.ok else "FAILED", check.value, check.limit)
+    return table
+
+
+def release_lines(release: "Release") -> list[str]:
+    """What the gate measured, and which builds went."""
+    lines = []
+    if judgement := release.judgement:
+        figures = (judgement.candidate, judgement.published, judgement.change)
+        now, was, change = (table["nDCG@10"] for table in figures)
+        lines.append(
+            f"nDCG@10 {now.mean:.3f}, before {was.mean:.3f}, change {change.mean:+.3f} "
+            f"[{change.low:+.3f}, {change.high:+.3f}] on {judgement.count:,} queries ({judgement.queries})"
+        )
+    if release.note:
+        lines.append(f"Note: {release.note}.")
+    if release.removed:
+        lines.append(f"Removed, beyond the builds that are kept (--keep): {', '.join(release.removed)}")
+    return lines
+
+
+def _judged(build: Build, measure: str) -> str:
+    for name, (mean, low, high) in build.judged.items():
+        if name.endswith(f": {measure}"):
+            return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return ""
 
 
 def evaluation_lines(evaluation: "Evaluation") -> list[RenderableType]:
