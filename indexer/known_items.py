@@ -2,7 +2,8 @@
 
 The query is half the words of one sentence. What it measures is whether a document is found again by some of its own
 words, among all others: enough to notice a model, a source or an index that went wrong, and to compare two builds. It
-says nothing of how well people's questions are answered; that takes judgements (`--judge`).
+says nothing of how well people's questions are answered; that takes judgements (`--judge`). Words are left out because
+whole titles and sentences are found by any model: docs/operations.md has the figures.
 
 Draws are random and always the same: ids are hashes, so any stretch of points in order of id is a random sample, and
 the words that go are chosen by the point's id. Rebuilding does not change the questions.

@@ -86,8 +86,7 @@ def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
     for build, published in builds:
         state = "published" if published else build.state
         counts = (f"{build.documents:,}", f"{build.dead:,}")
-        judged = (_judged(build, "nDCG@10"), _judged(build, "nDCG@10 change"))
-        table.add_row(build.id, state, *counts, *judged, build.fingerprint[:12], build.source)
+        table.add_row(build.id, state, *counts, *_judged(build), build.fingerprint[:12], build.source)
     return table
 
 
@@ -116,11 +115,13 @@ def release_lines(release: "Release") -> list[str]:
     return lines
 
 
-def _judged(build: Build, measure: str) -> str:
-    for name, (mean, low, high) in build.judged.items():
-        if name.endswith(f": {measure}"):
-            return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-    return ""
+def _judged(build: Build) -> tuple[str, str]:
+    """nDCG@10 as it was when the build was judged, and its change with the interval; empty if it never was."""
+    figures = {name.rpartition(": ")[2]: values for name, values in build.judged.items()}
+    if "nDCG@10" not in figures or "nDCG@10 change" not in figures:
+        return "", ""
+    mean, low, high = figures["nDCG@10 change"]
+    return f"{figures['nDCG@10'][0]:.3f}", f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def evaluation_lines(evaluation: "Evaluation") -> list[RenderableType]:
