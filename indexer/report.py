@@ -81,8 +81,8 @@ def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
 
 def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
     """One line a build; the published one is marked."""
-    columns = ("build", "state", "documents", "bad", "nDCG@10", "change", "model")
-    table = Table(*columns, Column("source", overflow="fold"), box=None)
+    names = ("build", "state", "documents", "bad", "nDCG@10", "change", "model")
+    table = Table(*(Column(name, no_wrap=True) for name in names), Column("source", overflow="fold"), box=None)
     for build, published in builds:
         state = "published" if published else build.state
         counts = (f"{build.documents:,}", f"{build.dead:,}")

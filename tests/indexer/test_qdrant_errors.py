@@ -113,4 +113,4 @@ def test_only_a_green_collection_has_nothing_left_to_build(status: str, optimize
         closing(QdrantClient(url=url, check_compatibility=False)) as client,
     ):
         condition = QdrantStore(new_build("b1"), client, "c", write=False).condition()
-    assert (condition.optimized, condition.detail, condition.fields) == (optimized, status, {"doc_id"})
+    assert (condition.optimized, condition.detail, condition.fields) == (optimized, status, frozenset({"doc_id"}))

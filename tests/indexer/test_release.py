@@ -37,9 +37,9 @@ def reading_artifact(
     """The untrained network with its layers turned down: each token then says itself, which finds texts by words."""
     network = copy.deepcopy(tiny_network)
     with torch.no_grad():
-        for layer in network.mlm.bert.encoder.layer:
-            layer.attention.output.dense.weight.mul_(0.05)
-            layer.output.dense.weight.mul_(0.05)
+        for name, weight in network.mlm.bert.encoder.named_parameters():
+            if name.endswith("output.dense.weight"):
+                weight.mul_(0.05)
         network.mlm.bert.embeddings.position_embeddings.weight.mul_(0.1)
         network.mlm.cls.predictions.transform.dense.weight.copy_(torch.eye(32))
         network.project.weight.mul_(0.1)

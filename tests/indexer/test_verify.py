@@ -184,8 +184,8 @@ def test_a_scroll_begins_where_it_is_told(engine: Engine, build: Build) -> None:
 
 
 def test_the_last_term_that_is_kept_may_be_another_one_by_rounding() -> None:
-    one = FusedVector(np.zeros(1, np.float32), np.array([3, 7]), np.float32([2, 1]))
-    two = FusedVector(np.zeros(1, np.float32), np.array([3, 9]), np.float32([2, 1.00001]))
+    one = FusedVector(np.zeros(1, np.float32), np.array([3, 7]), np.array([2, 1], np.float32))
+    two = FusedVector(np.zeros(1, np.float32), np.array([3, 9]), np.array([2, 1.00001], np.float32))
     assert difference(one, two, k=2) == pytest.approx(1e-5, rel=0.1)
     assert difference(one, two, k=3) == pytest.approx(1.00001)
     assert difference(one, FusedVector(np.zeros(2, np.float32), one.ot_indices, one.ot_values), k=2) == np.inf
