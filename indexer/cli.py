@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast, get_args
 
 import typer
-from rich.console import Console
 
 from indexer.settings import IndexSettings
 from model.cli import MissingExtra
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from indexer.negatives import Margin
     from indexer.release import ReleaseOptions
     from indexer.store import Build, Engine, FieldType
@@ -379,6 +380,8 @@ def _show(engine: "Engine", build: "Build", message: str, as_json: bool) -> None
     typer.echo(json.dumps(_facts(build, _is_published(engine, build)), indent=2) if as_json else message)
 
 
-def _console() -> Console:
+def _console() -> "Console":
     """Standard output without markup, since sources may hold brackets; wide where no terminal limits it."""
+    from rich.console import Console
+
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 120)
