@@ -118,6 +118,18 @@ def find_build(engine: Engine, index: str, build_id: str) -> Build:
     return builds[build_id]
 
 
+def newest_build(engine: Engine, index: str) -> Build:
+    """The build of an index that was begun last, whatever became of it.
+
+    Raises:
+        IndexNotFound: The index has none.
+    """
+    builds = engine.builds(index)
+    if not builds:
+        raise IndexNotFound(f"Index {index!r} has no build. Make one with `dupmae index build`.")
+    return builds[0]
+
+
 def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Encoder | None = None) -> Build:
     """A build brought up to date with the live writes of its index; its facts are saved.
 
@@ -151,9 +163,10 @@ def publish(settings: IndexSettings, engine: Engine, build: Build) -> Build:
     """Let an index answer from a build, live writes included, and return its facts.
 
     Raises:
-        ArtifactError: As `replayed`.
+        ArtifactError: The model that encoded it is not kept, so nobody could search it.
         StoreError: As `replayed` and `Engine.publish`.
     """
+    kept_artifact(settings, build)
     if build.state == "ready":
         build = replayed(settings, engine, build)
     engine.publish(build)

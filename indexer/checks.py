@@ -38,11 +38,12 @@ def check_point_ids(ids: Iterable[str]) -> None:
 
 def check_vector(vector: FusedVector, dense_dim: int, name: str) -> None:
     """Raise StoreError, beginning with `name`, unless the vector keeps the contract of FusedVector."""
-    if problem := _problem(vector, dense_dim):
+    if problem := vector_problem(vector, dense_dim):
         raise StoreError(f"{name} has {problem}; encode it again with the artifact of this build.")
 
 
-def _problem(vector: FusedVector, dense_dim: int) -> str | None:
+def vector_problem(vector: FusedVector, dense_dim: int) -> str | None:
+    """What breaks the contract of FusedVector, as the end of a sentence with "has"; None if nothing does."""
     indices, values = vector.ot_indices, vector.ot_values
     if vector.cls.shape != (dense_dim,):
         return f"a cls vector of shape {vector.cls.shape} where the build has {dense_dim} dimensions"

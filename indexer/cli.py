@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast, get_args
 
 import typer
-from rich.console import Console
 
 from indexer.collection import CollectionOptions, Preset, parse_options
 from indexer.settings import IndexSettings
@@ -22,8 +21,15 @@ from indexer.sources.options import Format
 from model.cli import MissingExtra
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+
+    from indexer.encoders import Encoders
     from indexer.negatives import Margin
+    from indexer.release import ReleaseOptions
     from indexer.store import Build, Chunking, Engine, FieldType
+    from model.artifact import Artifact
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -39,6 +45,14 @@ Columns = Annotated[
     list[str] | None, typer.Option(help="NAME=COLUMN[,COLUMN...]: what id, title, text or url is made of.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Gate = Annotated[bool, typer.Option("--gate/--no-gate", help="Verify and judge it before it goes live.")]
+Judge = Annotated[
+    str | None, typer.Option(help="BEIR_FOLDER[:SPLIT]: judgements of these documents; known items when not given.")
+]
+Tolerance = Annotated[float, typer.Option(min=0, help="Loss of nDCG@10 against the published build that is allowed.")]
+MaxShrink = Annotated[float, typer.Option(min=0, max=1, help="Share of the published documents that may be missing.")]
+MaxBad = Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")]
+Keep = Annotated[int, typer.Option(min=0, help="Ready builds that remain once it is live, itself counted; 0: all.")]
 
 
 BUILD_EXAMPLES = """Example: dupmae index build articles.jsonl.gz --field metadata.lang=keyword
@@ -69,21 +83,36 @@ def build(
     format: FormatOption = None,
     map: Columns = None,
     dead_letters: Annotated[Path | None, typer.Option(help="File for bad records; else in the data folder.")] = None,
-    max_bad: Annotated[int, typer.Option(min=0, help="Bad records that are put up with.")] = 100,
+    max_bad: MaxBad = 100,
     preset: Annotated[Preset, typer.Option(help="How the engine lays it out: RAM, disk or a cluster.")] = "laptop",
     collection: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Over the preset, such as quantization=int8.")
     ] = None,
     live: Annotated[bool, typer.Option("--publish/--no-publish", help="Answer from it when it is ready.")] = True,
+    gate: Gate = True,
+    judge: Judge = None,
+    tolerance: Tolerance = 0.005,
+    max_shrink: MaxShrink = 0.2,
+    keep: Keep = 3,
+    restart: Annotated[bool, typer.Option(help="Begin anew, whatever is left of another run.")] = False,
+    reuse: Annotated[
+        bool, typer.Option("--reuse/--no-reuse", help="Copy vectors of documents that an older build holds unchanged.")
+    ] = True,
+    encoders: Annotated[int, typer.Option(min=1, help="Processes (or Ray actors) that encode.")] = 1,
+    on: Annotated[Literal["local", "ray"], typer.Option("--engine", help="Where they run.")] = "local",
+    patience: Annotated[float, typer.Option(min=0, help="Seconds that the store may be away.")] = 300,
+    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics of the build here.")] = None,
+    metrics_file: Annotated[Path | None, typer.Option(help="Write them here, for the textfile collector.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read documents, encode them and make them the new content of an index.
 
-    What is published answers until the new build is ready, and stays if the build fails.
+    What is published answers until the new build is ready, and stays if the build fails or is refused. A build that was
+    killed goes on when the same command is given again; documents that did not change are not encoded again.
     """
     from indexer.build import BuildOptions, build_index
     from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine
-    from indexer.catalog import publish as publish_build
+    from indexer.job_metrics import exposed
     from indexer.report import describe, show_progress
     from indexer.sources import ReadOptions, count_records, parse_columns, read_documents, unread_files
 
@@ -92,24 +121,40 @@ def build(
     options = BuildOptions(
         index=settings.index,
         fields=_fields(field or []),
-        source=" ".join(sources),
+        source=" ".join(
+            [*sources, *([f"--format {format}"] if format else []), *(f"--map {each}" for each in map or [])]
+        ),
         chunking=_chunking(passage_tokens, overlap, title),
         max_bad=max_bad,
         dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
         collection=_collection(preset, collection or []),
+        data=settings.data,
+        restart=restart,
+        reuse=reuse,
+        total=count_records(sources, reading),
+        patience_s=patience,
     )
+    releasing = _release_options(gate, judge, (tolerance, max_shrink, max_bad), keep) if live else None
     with closing(open_engine(settings)) as engine:
-        encoder = open_encoder(settings, keep_artifact(settings, new_artifact(settings)))
+        artifact_kept = keep_artifact(settings, new_artifact(settings))
+        encoder = open_encoder(settings, artifact_kept)
         if unread := unread_files(sources, reading):
             typer.echo(
                 f"Not read: {', '.join(f'{count} {suffix}' for suffix, count in unread.most_common())}", err=True
             )
-        with show_progress(count_records(sources, reading)) as progress:
+        with (
+            show_progress(options.total) as bar,
+            exposed(settings.index, bar, port=metrics_port, file=metrics_file) as progress,
+            _extra("ray"),
+        ):
+            encoding = _encoding(settings, artifact_kept, options.chunking, on, encoders)
             records = read_documents(sources, sys.stdin.buffer, reading)
-            ready = build_index(engine, encoder, records, options, progress)
-        if live:
-            ready = publish_build(settings, engine, ready)
-        _show(engine, ready, describe(ready, live, options.dead_letters), as_json)
+            ready = build_index(engine, encoder, records, options, progress, encoding=encoding)
+        message = describe(ready, live, options.dead_letters)
+        if releasing:
+            _release(engine, settings, ready, releasing, message, as_json)
+        else:
+            _show(engine, ready, message, as_json)
 
 
 @app.command(epilog="Example: dupmae index estimate articles.jsonl.gz --workers 4")
@@ -159,15 +204,56 @@ def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = F
 
 
 @app.command(epilog="Example: dupmae index publish 20260102-030405-abc123")
-def publish(ctx: typer.Context, build_id: BuildId, index: IndexName = None, as_json: AsJson = False) -> None:
-    """Let an index answer from another of its builds."""
+def publish(
+    ctx: typer.Context,
+    build_id: BuildId,
+    index: IndexName = None,
+    gate: Gate = True,
+    judge: Judge = None,
+    tolerance: Tolerance = 0.005,
+    max_shrink: MaxShrink = 0.2,
+    max_bad: MaxBad = 100,
+    keep: Keep = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Let an index answer from another of its builds, if that one is sound and finds as much."""
     from indexer.catalog import find_build, open_engine
-    from indexer.catalog import publish as publish_build
+
+    settings = _settings(ctx, index=index)
+    releasing = _release_options(gate, judge, (tolerance, max_shrink, max_bad), keep)
+    with closing(open_engine(settings)) as engine:
+        found = find_build(engine, settings.index, build_id)
+        message = f"Index {settings.index} answers from build {found.id}."
+        _release(engine, settings, found, releasing, message, as_json)
+
+
+@app.command(epilog="Example: dupmae index verify --index notes")
+def verify(
+    ctx: typer.Context,
+    build_id: Annotated[
+        str | None, typer.Argument(help="As `dupmae index list` shows it.", show_default="the newest")
+    ] = None,
+    index: IndexName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a build is whole and answers as its model and its texts say; nothing is changed."""
+    from indexer.catalog import find_build, newest_build, open_engine
+    from indexer.release import VerificationFailed, verify_build
+    from indexer.report import show_count, verification_table
 
     settings = _settings(ctx, index=index)
     with closing(open_engine(settings)) as engine:
-        found = publish_build(settings, engine, find_build(engine, settings.index, build_id))
-        _show(engine, found, f"Index {settings.index} answers from build {found.id}.", as_json)
+        name = settings.index
+        found = find_build(engine, name, build_id) if build_id else newest_build(engine, name)
+        with show_count("verifying", found.passages or found.documents) as watch:
+            verification = verify_build(engine, settings, found, lambda points: watch(points, 0))
+    if as_json:
+        typer.echo(verification.model_dump_json(indent=2))
+    else:
+        _console().print(f"Build {found.id} of index {found.index}", verification_table(verification), sep="\n")
+    if not verification.ok:
+        failed = ", ".join(check.name for check in verification.failed)
+        raise VerificationFailed(f"build {found.id} of index {found.index} failed at: {failed}; build it again")
 
 
 @app.command(epilog="Example: dupmae index rollback --index default")
@@ -383,13 +469,51 @@ def evaluate(
         json_file.write_text(evaluation.model_dump_json(indent=2) + "\n")
 
 
+def _release_options(gate: bool, judge: str | None, limits: tuple[float, float, int], keep: int) -> "ReleaseOptions":
+    """What `release` is told; a judged set that cannot be read is said before anything else is done."""
+    from indexer.gate import Limits
+    from indexer.judgement import read_judged
+    from indexer.release import ReleaseOptions
+
+    if judge and not gate:
+        raise typer.BadParameter("--no-gate judges nothing; leave one of the two out", param_hint="--judge")
+    tolerance, max_shrink, max_bad = limits
+    allowed = Limits(tolerance=tolerance, max_shrink=max_shrink, max_bad=max_bad)
+    return ReleaseOptions(gate=gate, judged=read_judged(judge) if judge else None, limits=allowed, keep=keep)
+
+
+def _release(
+    engine: "Engine",
+    settings: IndexSettings,
+    build: "Build",
+    options: "ReleaseOptions",
+    message: str,
+    as_json: bool,
+) -> None:
+    from dataclasses import replace
+
+    from indexer.release import release
+    from indexer.report import release_lines, show_count
+
+    if options.gate:
+        with show_count("verifying", build.passages or build.documents) as watch:
+            watched = replace(options, watch=lambda points: watch(points, 0))
+            done = release(engine, settings, build, watched)
+    else:
+        done = release(engine, settings, build, options)
+    if as_json:
+        typer.echo(json.dumps(_facts(done.build, True) | {"removed": done.removed, "note": done.note}, indent=2))
+    else:
+        _console().print(message, *release_lines(done), sep="\n")
+
+
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
     """Name the extra when one of its packages is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in {"bm25s", "ir_measures", "Stemmer"}:
+        if error.name not in {"bm25s", "ir_measures", "ray", "Stemmer"}:
             raise
         raise MissingExtra(f"{error.name} is not installed: pip install 'dupmae-search[{name}]'") from error
 
@@ -439,6 +563,27 @@ def _chunking(tokens: int | None, overlap: int | None, title: bool) -> "Chunking
     return Chunking(tokens=tokens, overlap=default.overlap if overlap is None else overlap, title=title)
 
 
+def _told(sources: list[str], format: str | None, columns: list[str]) -> str:
+    """The sources as they were given, and how they are read."""
+    formats = [f"--format {format}"] if format else []
+    return " ".join([*sources, *formats, *(f"--map {each}" for each in columns)])
+
+
+def _encoding(
+    settings: IndexSettings, artifact: "Artifact", chunking: "Chunking | None", on: str, encoders: int
+) -> "AbstractContextManager[Encoders] | None":
+    """Where to encode; None for this process."""
+    if on == "ray":
+        from indexer.ray_encoders import encoding_on_ray
+
+        return encoding_on_ray(settings, artifact, chunking, encoders)
+    if encoders > 1:
+        from indexer.encoders import encoding_apart
+
+        return encoding_apart(settings, artifact, chunking, encoders)
+    return None
+
+
 def _collection(preset: Preset, pairs: list[str]) -> CollectionOptions:
     try:
         return parse_options(preset, pairs)
@@ -458,6 +603,8 @@ def _show(engine: "Engine", build: "Build", message: str, as_json: bool) -> None
     typer.echo(json.dumps(_facts(build, _is_published(engine, build)), indent=2) if as_json else message)
 
 
-def _console() -> Console:
+def _console() -> "Console":
     """Standard output without markup, since sources may hold brackets; wide where no terminal limits it."""
+    from rich.console import Console
+
     return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 120)

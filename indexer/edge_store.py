@@ -13,10 +13,13 @@ from indexer.filters import Clauses, parse_filter
 from indexer.locks import BuildLock
 from indexer.points import read_point
 from indexer.ranking import Candidate, Scoring, best_hits
-from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Point, StoreError
+from indexer.store import DEFAULT_DEPTH, Build, Condition, Filter, Hit, Mode, Point, StoreError
 from model.vector import FusedVector
 
 SCROLL_PAGE = 256
+
+INDEXING_THRESHOLD_KB = 10_000
+"""A segment whose cls vectors take more is given an HNSW graph; a smaller one is scanned, fast and exact."""
 
 
 class EdgeStore:
@@ -56,9 +59,9 @@ class EdgeStore:
         points = {str(record.id): _point(record) for record in records}
         return [points[id] for id in ids if id in points]
 
-    def scroll(self) -> Iterator[Point]:
+    def scroll(self, start: str | None = None) -> Iterator[Point]:
         """See `Store.scroll`."""
-        offset: edge.PointId | None = None
+        offset: edge.PointId | None = start
         while True:
             request = edge.ScrollRequest(offset=offset, limit=SCROLL_PAGE, with_payload=True, with_vector=True)
             with naming(self._build):
@@ -97,6 +100,20 @@ class EdgeStore:
         """See `Store.flush`."""
         with naming(self._build):
             self._shard.flush()
+
+    def condition(self) -> Condition:
+        """See `Store.condition`.
+
+        The engine has no question that does not also optimize, so its figures are compared with its rule: a segment
+        takes points until its vectors reach the threshold, and is indexed then. Deleted points count as indexed until
+        the engine sweeps them out, so many of them hide points that wait.
+        """
+        with naming(self._build):
+            info = self._shard.info()
+        waiting = max(0, 2 * info.points_count - info.indexed_vectors_count)  # every ot vector counts as indexed
+        allowed = INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
+        detail = f"{waiting:,} points outside HNSW, {allowed:,} may be"
+        return Condition(waiting <= allowed, detail, frozenset(info.payload_schema))
 
     def optimize(self) -> None:
         """See `Store.optimize`. Durable when it returns."""

@@ -1,9 +1,11 @@
 """Search without an index: the fused score of a query against every stored point, in numpy.
 
-It is what an engine's answers are compared with. Memory is that of all vectors; time grows with the number of points.
+It is what an engine's answers are compared with. Time grows with the number of points; memory is that of all vectors
+for `ExactScores`, and that of some thousand for `best_scores`, which passes over the points once for all queries.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 
 from indexer.store import Hit, Point
 from model.vector import FusedVector
+
+CHUNK = 4096
+"""Points whose vectors `best_scores` holds at once."""
 
 TOLERANCE = 1e-4
 """Scores that differ by less are a tie: an engine's arithmetic and numpy's do not agree to the last bit."""
@@ -44,6 +49,21 @@ class ExactScores:
         for start, stop, weight in zip(starts, stops, query.ot_values.astype(np.float64), strict=True):
             ot[self._rows[start:stop]] += weight * self._values[start:stop]  # a point has each term once
         return (self._dense @ query.cls).astype(np.float64), ot
+
+
+def best_scores(points: Iterable[Point], queries: Sequence[FusedVector], limit: int = 10) -> NDArray[np.float64]:
+    """The highest exact scores of each query over all points, in memory that does not grow with them.
+
+    Returns:
+        (queries, limit), descending; -inf where there are fewer points.
+    """
+    best = np.full((len(queries), limit), -np.inf)
+    for chunk in _chunks(points):
+        exact = ExactScores(chunk)
+        for row, query in zip(best, queries, strict=True):
+            cls, ot = exact.parts(query)
+            row[:] = np.sort(np.concatenate([row, cls + ot]))[: -limit - 1 : -1]
+    return best
 
 
 class Agreement(NamedTuple):
@@ -80,3 +100,9 @@ def compare(exact: ExactScores, query: FusedVector, hits: Sequence[Hit], limit: 
         part_error=float(np.abs(parts - np.stack([cls[rows], ot[rows]], axis=1)).max()),
         parts_gap=float(np.abs(given - parts.sum(axis=1)).max()),
     )
+
+
+def _chunks(points: Iterable[Point]) -> Iterator[list[Point]]:
+    stream = iter(points)
+    while chunk := list(islice(stream, CHUNK)):
+        yield chunk

@@ -22,6 +22,7 @@ from indexer.ranking import Candidate, Scoring, best_hits
 from indexer.store import (
     DEFAULT_DEPTH,
     Build,
+    Condition,
     Filter,
     Hit,
     IndexNotFound,
@@ -83,9 +84,9 @@ class QdrantStore:
         points = {str(record.id): _point(record) for record in records}
         return [points[id] for id in ids if id in points]
 
-    def scroll(self) -> Iterator[Point]:
+    def scroll(self, start: str | None = None) -> Iterator[Point]:
         """See `Store.scroll`."""
-        offset: Any = None
+        offset: Any = start
         while True:
             with answering(self._client):
                 records, offset = self._client.scroll(
@@ -123,6 +124,13 @@ class QdrantStore:
 
     def flush(self) -> None:
         """See `Store.flush`. Each write has waited for the server, so nothing is left to do."""
+
+    def condition(self) -> Condition:
+        """See `Store.condition`: the server is green."""
+        with answering(self._client):
+            info = self._client.get_collection(self._collection)
+        fields = None if self._client.init_options["url"] is None else frozenset(info.payload_schema)
+        return Condition(info.status == models.CollectionStatus.GREEN, info.status.value, fields)
 
     def optimize(self, timeout_s: float = 3600) -> None:
         """Wait until the server has built its indexes, which it does by itself.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from indexer.cost import Cost
     from indexer.evaluate import Evaluation
     from indexer.mine import Tally as MiningTally
+    from indexer.release import Release
+    from indexer.verify import Verification
     from model.estimate import Estimate
 
 
@@ -96,12 +98,13 @@ def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
 
 def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
     """One line a build; the published one is marked."""
-    table = Table("build", "state", "documents", "bad", "model", Column("source", overflow="fold"), box=None)
+    names = ("build", "state", "documents", "bad", "nDCG@10", "change", "model")
+    table = Table(*(Column(name, no_wrap=True) for name in names), Column("source", overflow="fold"), box=None)
     for build, published in builds:
         state = "published" if published else build.state
         counts = (f"{build.documents:,}", f"{build.dead:,}")
         source = f"{build.source} ({build.reason})" if build.reason else build.source
-        table.add_row(build.id, state, *counts, build.fingerprint[:12], source)
+        table.add_row(build.id, state, *counts, *_judged(build), build.fingerprint[:12], source)
     return table
 
 
@@ -124,6 +127,40 @@ def cost_table(cost: "Cost") -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def verification_table(verification: "Verification") -> Table:
+    """One line a check."""
+    table = Table("check", "", Column("found", overflow="fold"), "expected", box=None)
+    for check in verification.checks:
+        table.add_row(check.name, "ok" if check.ok else "FAILED", check.value, check.limit)
+    return table
+
+
+def release_lines(release: "Release") -> list[str]:
+    """What the gate measured, and which builds went."""
+    lines = []
+    if judgement := release.judgement:
+        figures = (judgement.candidate, judgement.published, judgement.change)
+        now, was, change = (table["nDCG@10"] for table in figures)
+        lines.append(
+            f"nDCG@10 {now.mean:.3f}, before {was.mean:.3f}, change {change.mean:+.3f} "
+            f"[{change.low:+.3f}, {change.high:+.3f}] on {judgement.count:,} queries ({judgement.queries})"
+        )
+    if release.note:
+        lines.append(f"Note: {release.note}.")
+    if release.removed:
+        lines.append(f"Removed, beyond the builds that are kept (--keep): {', '.join(release.removed)}")
+    return lines
+
+
+def _judged(build: Build) -> tuple[str, str]:
+    """nDCG@10 as it was when the build was judged, and its change with the interval; empty if it never was."""
+    figures = {name.rpartition(": ")[2]: values for name, values in build.judged.items()}
+    if "nDCG@10" not in figures or "nDCG@10 change" not in figures:
+        return "", ""
+    mean, low, high = figures["nDCG@10 change"]
+    return f"{figures['nDCG@10'][0]:.3f}", f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def evaluation_lines(evaluation: "Evaluation") -> list[RenderableType]:

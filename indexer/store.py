@@ -147,6 +147,21 @@ class Hit:
     parts: Parts
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What an engine says of the indexes it keeps for one build; nothing is changed by asking.
+
+    Attributes:
+        optimized: Whether it has nothing left to build.
+        detail: The same in its own words.
+        fields: Payload fields with an index; None where the engine keeps no such indexes (a client's local mode).
+    """
+
+    optimized: bool
+    detail: str
+    fields: frozenset[str] | None
+
+
 class Store(Protocol):
     """One build. Calls are thread-safe for reading; one writer at a time."""
 
@@ -166,8 +181,8 @@ class Store(Protocol):
     def get(self, ids: Sequence[str]) -> list[Point]:
         """The points that exist, in the order of `ids`."""
 
-    def scroll(self) -> Iterator[Point]:
-        """Every point once, in ascending order of id."""
+    def scroll(self, start: str | None = None) -> Iterator[Point]:
+        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not."""
 
     def count(self) -> int:
         """Number of points, exactly."""
@@ -201,6 +216,9 @@ class Store(Protocol):
 
     def flush(self) -> None:
         """Return when everything written so far is durable."""
+
+    def condition(self) -> Condition:
+        """Whether the indexes that search wants are there."""
 
     def optimize(self) -> None:
         """Build the indexes that search wants. Slow; never called in a serving process."""

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model.records import Example, Records, Rewritten, rewrite
 
@@ -87,6 +85,16 @@ def score(teacher: Teacher, records: Records, out: Path, options: ScoreOptions, 
         TrainingError: The teacher gave NaN or infinity.
         FileExistsError: `out` is there already, or left unfinished by a run with another teacher, source or options.
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     chosen = options.model_dump(exclude={"batch", "device"})
     made_by = {"source": records.digest, "teacher": teacher.digest, "device": teacher.device, **chosen}
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

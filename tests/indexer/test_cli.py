@@ -9,10 +9,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from indexer.build import BuildError
 from indexer.catalog import kept_artifact
 from indexer.chunking import ChunkingError
 from indexer.cli import app, evaluate
 from indexer.edge import EdgeEngine
+from indexer.release import PublicationBlocked
 from indexer.settings import IndexSettings
 from indexer.store import Filter, IndexNotFound, StoreError
 from model.artifact import Artifact, ArtifactError
@@ -121,6 +123,51 @@ def test_rollback_publishes_the_build_before_and_then_finds_no_older_one(dupmae:
     assert [(build["id"], build["published"]) for build in listed] == [(two, False), (one, True)]
     with pytest.raises(StoreError, match=f"no ready build older than the published {one}"):
         dupmae("rollback")
+
+
+def test_verify_shows_every_check_of_the_newest_build(dupmae: Dupmae, birds: str) -> None:
+    dupmae("build", birds)
+    newest = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    printed = dupmae("verify").stdout
+    assert newest in printed
+    assert "re-encoding" in printed
+    assert "FAILED" not in printed
+
+
+def test_verify_names_the_check_that_failed(dupmae: Dupmae, birds: str, settings: IndexSettings) -> None:
+    older = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    dupmae("build", birds)
+    engine = EdgeEngine(settings.data)
+    build = next(build for build in engine.builds("default") if build.id == older)
+    engine.save(build.model_copy(update={"documents": 3}))
+    with pytest.raises(BuildError, match=f"build {older} of index default failed at: points"):
+        dupmae("verify", older)
+    with pytest.raises(IndexNotFound, match="Index 'birds' has no build"):
+        dupmae("verify", "--index", "birds")
+
+
+def test_a_build_that_lost_documents_waits_until_somebody_says_so(dupmae: Dupmae, birds: str) -> None:
+    live = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    with pytest.raises(PublicationBlocked, match="it holds 1 documents where the published build has 2, 50% fewer"):
+        dupmae("build", "-", stdin=json.dumps(BIRDS[0]))
+    waiting, published = json.loads(dupmae("list", "--json").stdout)
+    assert (waiting["state"], published["id"], published["published"]) == ("ready", live, True)
+    assert json.loads(dupmae("publish", waiting["id"], "--no-gate", "--json").stdout)["published"]
+
+
+def test_a_release_says_what_was_measured_and_what_went(dupmae: Dupmae, birds: str) -> None:
+    first = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    printed = dupmae("build", birds, "--keep", "1").stdout
+    assert "change +0.000 [+0.000, +0.000] on 2 queries (known items)" in printed
+    assert f"(--keep): {first}" in printed
+    assert "+0.000 [+0.000, +0.000]" in dupmae("list").stdout
+
+
+def test_judgements_are_read_before_anything_else(dupmae: Dupmae, birds: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no queries"):
+        dupmae("build", birds, "--judge", str(tmp_path))
+    assert json.loads(dupmae("list", "--json").stdout) == []
+    assert dupmae("build", birds, "--judge", str(tmp_path), "--no-gate").exit_code == 2
 
 
 def test_a_list_for_people_marks_the_published_build(dupmae: Dupmae, birds: str) -> None:
@@ -256,7 +303,10 @@ def test_a_damaged_kept_model_is_replaced_by_the_next_build(
     assert [path.name for path in (settings.data / "models").iterdir()] == [tiny_artifact.fingerprint]
 
 
-@pytest.mark.parametrize("command", ["build", "list", "publish", "rollback", "delete", "backup", "restore", "estimate"])
+@pytest.mark.parametrize(
+    "command",
+    ["build", "list", "publish", "verify", "rollback", "delete", "backup", "restore", "estimate", "reconcile"],
+)
 def test_the_help_of_every_command_has_an_example(dupmae: Dupmae, command: str) -> None:
     assert f"Example: dupmae index {command}" in " ".join(dupmae(command, "--help").stdout.split())
 

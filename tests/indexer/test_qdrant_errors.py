@@ -11,19 +11,20 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from indexer.qdrant import QdrantEngine, connect
-from indexer.qdrant_store import address
+from indexer.qdrant_store import QdrantStore, address
 from indexer.store import Build, IndexNotFound, StoreError, StoreUnavailable
+from tests.indexer.brute_force import new_build
 
 
 @contextmanager
-def server_that_replies(status: int) -> Iterator[str]:
+def server_that_replies(status: int, reply: bytes = b"{}") -> Iterator[str]:
     class Reply(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Retry-After", "7")
-            self.send_header("Content-Length", "2")
+            self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(reply)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -97,3 +98,19 @@ def test_an_alias_that_somebody_else_made_is_not_taken_over() -> None:
         assert [(found.alias_name, found.collection_name) for found in client.get_aliases().aliases] == [
             ("default", "theirs")
         ]
+
+
+@pytest.mark.parametrize(("status", "optimized"), [("green", True), ("yellow", False), ("grey", False), ("red", False)])
+def test_only_a_green_collection_has_nothing_left_to_build(status: str, optimized: bool) -> None:
+    with closing(QdrantClient(":memory:")) as local:
+        local.create_collection("c", vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
+        info = local.get_collection("c")
+    indexed = models.PayloadIndexInfo(data_type=models.PayloadSchemaType.KEYWORD, points=3)
+    info = info.model_copy(update={"status": models.CollectionStatus(status), "payload_schema": {"doc_id": indexed}})
+    reply = f'{{"result": {info.model_dump_json()}, "status": "ok", "time": 0}}'
+    with (
+        server_that_replies(200, reply.encode()) as url,
+        closing(QdrantClient(url=url, check_compatibility=False)) as client,
+    ):
+        condition = QdrantStore(new_build("b1"), client, "c", write=False).condition()
+    assert (condition.optimized, condition.detail, condition.fields) == (optimized, status, frozenset({"doc_id"}))

@@ -1,0 +1,163 @@
+"""From a build that is ready to one that is live: verified, judged, published, and the oldest ones removed.
+
+Nothing is removed before the pointer has moved, and what is published stays as it is when a build is refused.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+from indexer.build import BuildError
+from indexer.catalog import kept_artifact, open_encoder, publish, replayed
+from indexer.gate import Limits, objections
+from indexer.judgement import Judgement, Opened, answerable, judge
+from indexer.known_items import Queries, known_items
+from indexer.settings import IndexSettings
+from indexer.store import Build, BuildLocked, Engine, IndexNotFound
+from indexer.verify import Verification, verify
+from model.artifact import ArtifactError
+from model.encoder import Encoder
+
+
+class VerificationFailed(BuildError):
+    """A build is not what it says; the message names the checks."""
+
+
+class PublicationBlocked(BuildError):
+    """The gate keeps a build from going live; the message has every reason. What is published did not change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseOptions:
+    """What a release is told.
+
+    Attributes:
+        gate: Whether the build is verified and judged first.
+        judged: Queries to judge with; known items when None.
+        limits: What the gate puts up with.
+        keep: Ready builds that remain, the published one among them; 0 keeps all.
+        watch: Told how many points verification has read.
+    """
+
+    gate: bool = True
+    judged: Queries | None = None
+    limits: Limits = field(default_factory=Limits)
+    keep: int = 3
+    watch: Callable[[int], None] = lambda points: None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was done.
+
+    Attributes:
+        build: Its facts as they are now.
+        judgement: None without a gate, or when nothing else is published, or for the reason in `note`.
+        note: Why what is published could not be judged; empty otherwise.
+        removed: Ids of the builds that were deleted.
+    """
+
+    build: Build
+    judgement: Judgement | None
+    note: str
+    removed: list[str]
+
+
+def release(engine: Engine, settings: IndexSettings, build: Build, options: ReleaseOptions) -> Release:
+    """Publish a build if it may be.
+
+    Raises:
+        ArtifactError: The model that encoded it is not kept, so nobody could search it.
+        PublicationBlocked: The gate says no.
+        StoreError: The engine failed, or the build is not ready.
+    """
+    judgement, note, build = None, "", replayed(settings, engine, build)
+    if options.gate:
+        build, judgement, note = _pass_gate(engine, settings, build, options)
+    build = publish(settings, engine, build)
+    return Release(build, judgement, note, prune(engine, build.index, options.keep))
+
+
+def verify_build(
+    engine: Engine, settings: IndexSettings, build: Build, watch: Callable[[int], None] = lambda points: None
+) -> Verification:
+    """Verify a build against the artifact that is kept for it.
+
+    Raises:
+        ArtifactError: There is none.
+        StoreError: The build cannot be opened.
+    """
+    with _opened(engine, settings, build) as (store, encoder):
+        return verify(store, build, encoder, watch=watch)
+
+
+def prune(engine: Engine, index: str, keep: int) -> list[str]:
+    """Delete the oldest ready builds beyond `keep`, and return their ids; with 0 none is.
+
+    The published build counts and stays, and so does one that is being made or is open (which the embedded engine
+    knows and a server does not).
+    """
+    if not keep:
+        return []
+    published = engine.published(index).id
+    others = [build for build in engine.builds(index) if build.state == "ready" and build.id != published]
+    removed = []
+    for build in reversed(others[keep - 1 :]):
+        try:
+            engine.drop(build)
+        except BuildLocked:
+            continue
+        removed.append(build.id)
+    return removed
+
+
+def _pass_gate(
+    engine: Engine, settings: IndexSettings, build: Build, options: ReleaseOptions
+) -> tuple[Build, Judgement | None, str]:
+    published = _published(engine, build.index)
+    with _opened(engine, settings, build) as candidate:
+        verification = verify(candidate.store, build, candidate.encoder, watch=options.watch)
+        judgement, note = None, ""
+        if published and published.id != build.id and verification.ok:
+            judgement, note = _judgement(engine, settings, candidate, published, options.judged)
+    if judgement:
+        build = build.model_copy(update={"judged": judgement.facts})
+        engine.save(build)
+    if reasons := objections(build, published, verification, judgement, options.limits):
+        still = f"; build {published.id} still answers" if published else ""
+        raise PublicationBlocked(
+            f"build {build.id} of index {build.index} is not published{still}: {' Also, '.join(reasons)}. To publish "
+            f"it all the same: `dupmae index publish {build.id} --index {build.index} --no-gate`"
+        )
+    return build, judgement, note
+
+
+def _judgement(
+    engine: Engine, settings: IndexSettings, candidate: Opened, published: Build, judged: Queries | None
+) -> tuple[Judgement | None, str]:
+    """The judgement, or why there is none: what can no longer be searched is nothing to hold a build against."""
+    try:
+        with _opened(engine, settings, published, candidate.encoder) as live:
+            stores = (candidate.store, live.store)
+            queries = answerable(judged, stores) if judged else known_items(*stores)
+            if not queries.texts:
+                return None, f"no document of build {published.id} is in it with words to ask for; not judged"
+            return judge(candidate, live, queries), ""
+    except (ArtifactError, BuildLocked) as error:
+        return None, f"not judged: {error}"
+
+
+def _published(engine: Engine, index: str) -> Build | None:
+    try:
+        return engine.published(index)
+    except IndexNotFound:
+        return None
+
+
+@contextmanager
+def _opened(engine: Engine, settings: IndexSettings, build: Build, encoder: Encoder | None = None) -> Iterator[Opened]:
+    """A build with its encoder; `encoder` is taken if it is of the same artifact."""
+    if encoder is None or encoder.fingerprint != build.fingerprint:
+        encoder = open_encoder(settings, kept_artifact(settings, build))
+    with closing(engine.open(build.index, build.id)) as store:
+        yield Opened(store, encoder)

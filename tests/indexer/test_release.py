@@ -1,0 +1,244 @@
+"""A build goes live only if it may; one that may not leaves everything as it was, and says why."""
+
+import copy
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from indexer.catalog import keep_artifact, models_folder
+from indexer.documents import Document
+from indexer.edge import EdgeEngine
+from indexer.gate import Limits
+from indexer.known_items import Queries
+from indexer.points import point_id
+from indexer.release import PublicationBlocked, ReleaseOptions, prune, release
+from indexer.settings import IndexSettings
+from indexer.store import Build, Engine
+from model.artifact import Artifact, ArtifactError
+from model.dupmae import FusedEncoder
+from model.encoder import Encoder
+from model.lines import SourceError
+from tests.conftest import export_tiny
+from tests.indexer.brute_force import new_build
+from tests.indexer.collection import INDEX, built, random_documents
+
+DOCUMENTS = random_documents(60)
+
+
+@pytest.fixture(scope="module")
+def reading_artifact(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    """The untrained network with its layers turned down: each token then says itself, which finds texts by words."""
+    network = copy.deepcopy(tiny_network)
+    with torch.no_grad():
+        for name, weight in network.mlm.bert.encoder.named_parameters():
+            if name.endswith("output.dense.weight"):
+                weight.mul_(0.05)
+        network.mlm.bert.embeddings.position_embeddings.weight.mul_(0.1)
+        network.mlm.cls.predictions.transform.dense.weight.copy_(torch.eye(32))
+        network.project.weight.mul_(0.1)
+    return export_tiny(network, tiny_tokenizer, tmp_path_factory.mktemp("artifacts") / "reading", "fp32")
+
+
+@pytest.fixture(scope="module")
+def encoder(reading_artifact: Artifact) -> Encoder:
+    return Encoder(reading_artifact, threads=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, reading_artifact: Artifact, tiny_artifact: Artifact) -> IndexSettings:
+    settings = IndexSettings(data=tmp_path / "data", threads=1)
+    for artifact in (reading_artifact, tiny_artifact):
+        keep_artifact(settings, artifact)
+    return settings
+
+
+def live(engine: Engine, encoder: Encoder, documents: Sequence[Document] = DOCUMENTS) -> Build:
+    build = built(engine, encoder, documents)
+    engine.publish(build)
+    return build
+
+
+def stay_live(engine: Engine, settings: IndexSettings, candidate: Build, options: ReleaseOptions) -> str:
+    """The reason why a candidate is blocked; what was published is so still, whole and unchanged."""
+    before = engine.published(INDEX)
+    with pytest.raises(PublicationBlocked) as blocked:
+        release(engine, settings, candidate, options)
+    assert engine.published(INDEX) == before
+    with closing(engine.open(INDEX)) as store:
+        assert store.count() == before.documents
+    return str(blocked.value)
+
+
+def test_the_first_build_of_an_index_is_verified_and_published(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    build = built(engine, encoder, DOCUMENTS)
+    done = release(engine, settings, build, ReleaseOptions())
+    assert engine.published(INDEX) == done.build == build
+    assert done.judgement is None
+
+
+def test_a_build_of_the_same_documents_passes_and_remembers_its_figures(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    live(engine, encoder)
+    candidate = built(engine, encoder, DOCUMENTS)
+    done = release(engine, settings, candidate, ReleaseOptions())
+    assert done.judgement is not None
+    assert done.judgement.count == len(DOCUMENTS)
+    assert engine.published(INDEX).id == candidate.id
+    judged = engine.published(INDEX).judged
+    assert judged["known items: nDCG@10 change"] == (0, 0, 0)
+    assert judged["known items: nDCG@10"][0] > 0.5
+    assert judged["known items: Recall@100"] == (1, 1, 1)
+
+
+def test_a_model_that_finds_less_is_kept_from_going_live(
+    engine: Engine, settings: IndexSettings, encoder: Encoder, tiny_encoder: Encoder
+) -> None:
+    published = live(engine, encoder)
+    candidate = built(engine, tiny_encoder, DOCUMENTS)
+    reason = stay_live(engine, settings, candidate, ReleaseOptions())
+    assert "it finds less: nDCG@10" in reason
+    assert f"build {published.id} still answers" in reason
+    assert f"dupmae index publish {candidate.id} --index {INDEX} --no-gate" in reason
+    mean, low, high = next(build for build in engine.builds(INDEX) if build.id == candidate.id).judged[
+        "known items: nDCG@10 change"
+    ]
+    assert low <= mean <= high < 0
+
+
+def test_half_the_documents_are_too_few(engine: Engine, settings: IndexSettings, encoder: Encoder) -> None:
+    live(engine, encoder)
+    half = built(engine, encoder, DOCUMENTS[:30])
+    assert "it holds 30 documents where the published build has 60, 50% fewer" in stay_live(
+        engine, settings, half, ReleaseOptions()
+    )
+    assert release(engine, settings, half, ReleaseOptions(limits=Limits(max_shrink=0.6))).build.id == half.id
+
+
+def test_texts_that_were_cut_are_noticed_though_no_document_is_missing(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    live(engine, encoder)
+    cut = built(engine, encoder, [Document(each.id, each.title, each.text[:30]) for each in DOCUMENTS])
+    assert "it finds less" in stay_live(engine, settings, cut, ReleaseOptions())
+
+
+def test_a_build_that_is_not_what_it_says_is_kept_from_going_live(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    live(engine, encoder)
+    candidate = built(engine, encoder, DOCUMENTS)
+    with closing(engine.open(INDEX, candidate.id, write=True)) as store:
+        store.delete([point_id("d3")])
+        store.flush()
+    reason = stay_live(engine, settings, candidate, ReleaseOptions())
+    assert "verification failed at points: 59, expected 60" in reason
+    release(engine, settings, candidate, ReleaseOptions(gate=False))
+    assert engine.published(INDEX).id == candidate.id
+
+
+def test_a_judged_set_decides_where_it_is_given(engine: Engine, settings: IndexSettings, encoder: Encoder) -> None:
+    live(engine, encoder)
+    candidate = built(engine, encoder, DOCUMENTS[:-1])
+    lost = Queries("mine test", {"q": DOCUMENTS[-1].text}, {"q": {"d59": 1}})
+    assert "on 1 queries (mine test)" in stay_live(engine, settings, candidate, ReleaseOptions(judged=lost))
+    foreign = Queries("mine test", {"q": "night"}, {"q": {"elsewhere": 1}})
+    with pytest.raises(SourceError, match="mine test: no right answer is in these builds"):
+        release(engine, settings, candidate, ReleaseOptions(judged=foreign))
+
+
+def test_a_build_whose_model_is_not_kept_is_refused_even_without_a_gate(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    published = live(engine, encoder)
+    candidate = built(engine, encoder, DOCUMENTS)
+    (models_folder(settings) / candidate.fingerprint / "model.onnx").unlink()
+    for gate in (True, False):
+        with pytest.raises(ArtifactError, match="lacks the model that encoded it"):
+            release(engine, settings, candidate, ReleaseOptions(gate=gate))
+    assert engine.published(INDEX) == published
+
+
+def test_a_published_build_that_lost_its_model_cannot_hold_a_new_one_back(
+    engine: Engine, settings: IndexSettings, encoder: Encoder, tiny_encoder: Encoder
+) -> None:
+    published = live(engine, tiny_encoder)
+    shutil.rmtree(models_folder(settings) / published.fingerprint)
+    candidate = built(engine, encoder, DOCUMENTS)
+    done = release(engine, settings, candidate, ReleaseOptions())
+    assert done.judgement is None
+    assert "lacks the model that encoded it" in done.note
+    assert engine.published(INDEX).id == candidate.id
+
+
+def ready(engine: Engine, count: int) -> list[Build]:
+    """Empty ready builds, oldest first."""
+    builds = [new_build(f"b{day}", day=day).model_copy(update={"state": "ready"}) for day in range(1, count + 1)]
+    for build in builds:
+        engine.create(build).close()
+    return builds
+
+
+def left(engine: Engine) -> list[str]:
+    return [build.id for build in engine.builds(INDEX)]
+
+
+@pytest.mark.parametrize(
+    ("published", "keep", "gone"),
+    [
+        (4, 0, []),
+        (4, 1, ["b1", "b2", "b3", "b4"]),
+        (4, 3, ["b1", "b2"]),
+        (4, 9, []),
+        (0, 1, ["b2", "b3", "b4", "b5"]),
+        (0, 3, ["b2", "b3"]),
+    ],
+)
+def test_the_oldest_builds_go_and_never_the_published_one(
+    engine: Engine, published: int, keep: int, gone: list[str]
+) -> None:
+    builds = ready(engine, 5)
+    engine.publish(builds[published])
+    assert prune(engine, INDEX, keep) == gone
+    assert sorted({*left(engine), *gone}) == ["b1", "b2", "b3", "b4", "b5"]
+    assert engine.published(INDEX).id == builds[published].id
+    assert not set(gone) & set(left(engine))
+
+
+def test_a_build_in_the_making_and_a_failed_one_are_nobodys_to_remove(engine: Engine) -> None:
+    builds = ready(engine, 4)
+    engine.save(builds[0].model_copy(update={"state": "indexing"}))
+    engine.save(builds[1].model_copy(update={"state": "failed"}))
+    engine.publish(builds[3])
+    assert prune(engine, INDEX, 1) == ["b3"]
+    assert left(engine) == ["b4", "b2", "b1"]
+
+
+def test_a_build_that_is_open_is_not_removed(tmp_path: Path) -> None:
+    engine = EdgeEngine(tmp_path)
+    builds = ready(engine, 3)
+    engine.publish(builds[2])
+    with closing(engine.open(INDEX, "b1")):
+        assert prune(engine, INDEX, 1) == ["b2"]
+    assert prune(engine, INDEX, 1) == ["b1"]
+
+
+def test_builds_are_removed_after_the_publication_and_not_after_a_refusal(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    one, two = live(engine, encoder), live(engine, encoder)
+    half = built(engine, encoder, DOCUMENTS[:30])
+    stay_live(engine, settings, half, ReleaseOptions(keep=1))
+    assert len(left(engine)) == 3
+    whole = built(engine, encoder, DOCUMENTS)
+    assert release(engine, settings, whole, ReleaseOptions(keep=2)).removed == [one.id, two.id]
+    assert left(engine) == [whole.id, half.id]
