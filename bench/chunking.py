@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from indexer.chunking import Chunker
-from indexer.documents import Document, read_documents
+from indexer.documents import Document
+from indexer.sources import read_documents
 from indexer.store import Chunking
 from model.artifact import BUNDLED, Artifact
 from model.encoder import Encoder

@@ -27,7 +27,7 @@ from indexer.encoders import Encoders, encoding_here
 from indexer.filling import Filling, Tally, digest_line
 from indexer.ledger import Ledger, ledger_path, plan_of, remove_ledger
 from indexer.patience import patiently
-from indexer.reconcile import mend, reconcile
+from indexer.reconcile import reconcile, remove
 from indexer.reuse import reusable
 from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError
 from model.encoder import Encoder
@@ -290,7 +290,7 @@ def _check_stored(making: _Making, ledger: Ledger) -> None:
     if stored == ledger.totals().passages:
         return
     found = reconcile(making.store, ledger)
-    mend(making.store, ledger, found)
+    remove(making.store, ledger, found)
     if found.missing:
         raise BuildError(
             f"build {making.build.id} holds {stored} passages, and {len(found.missing)} documents have lost some; give "

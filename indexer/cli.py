@@ -190,17 +190,53 @@ def estimate(
 
 @app.command("list", epilog="Example: dupmae index list --json")
 def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = False) -> None:
-    """Show the builds of an index, newest first."""
+    """Show the builds of an index, newest first, and how far those are that are being made.
+
+    `stopped` is a build that no process on this machine works on: the command that began it goes on with it.
+    """
     from indexer.catalog import open_engine
-    from indexer.report import builds_table
+    from indexer.ledger import is_open, ledger_path
+    from indexer.report import builds_table, seconds_left
 
     settings = _settings(ctx, index=index)
     with closing(open_engine(settings)) as engine:
-        builds = [(build, _is_published(engine, build)) for build in engine.builds(settings.index)]
+        builds = [
+            (build, _is_published(engine, build), is_open(ledger_path(settings.data, build.index, build.id)))
+            for build in engine.builds(settings.index)
+        ]
     if as_json:
-        typer.echo(json.dumps([_facts(*row) for row in builds], indent=2))
+        rows = [_facts(*row[:2]) | {"running": row[2], "seconds_left": seconds_left(row[0])} for row in builds]
+        typer.echo(json.dumps(rows, indent=2))
     else:
         _console().print(builds_table(builds))
+
+
+@app.command(epilog="Example: dupmae index reconcile 20260102-030405-abc123 --mend")
+def reconcile(
+    ctx: typer.Context,
+    build_id: BuildId,
+    index: IndexName = None,
+    mend: Annotated[bool, typer.Option(help="Remove strays, and forget documents that have lost points.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a build with its ledger, point by point: what is missing, and what nobody wrote down.
+
+    With --mend the same `dupmae index build` indexes what is missing of a build that is not ready. Of one that is, the
+    next build does: it copies only documents that are whole. Live writes are in no ledger and count as strays, so a
+    build that has them is not mended.
+    """
+    from indexer.catalog import find_build, open_engine
+    from indexer.reconcile import reconciled
+
+    settings = _settings(ctx, index=index)
+    with closing(open_engine(settings)) as engine:
+        found = reconciled(engine, find_build(engine, settings.index, build_id), settings.data, mend=mend)
+    if as_json:
+        typer.echo(json.dumps(found._asdict(), indent=2))
+        return
+    typer.echo(f"{len(found.missing):,} documents have lost points, {len(found.strays):,} points are strays.")
+    for document in found.missing[:10]:
+        typer.echo(f"missing: {document}")
 
 
 @app.command(epilog="Example: dupmae index publish 20260102-030405-abc123")

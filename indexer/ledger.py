@@ -231,6 +231,19 @@ def plan_of(path: Path) -> str | None:
     return str(found[0]) if found else None
 
 
+def is_open(path: Path) -> bool:
+    """Whether a process on this machine has the ledger open, and so is making its build."""
+    lock = path.with_suffix(".lock")
+    if not lock.exists():
+        return False
+    with lock.open("a") as file:
+        try:
+            portalocker.lock(file, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+        except portalocker.AlreadyLocked:
+            return True
+    return False
+
+
 def remove_ledger(path: Path) -> None:
     """Delete a ledger with everything SQLite left beside it."""
     for suffix in (".sqlite-wal", ".sqlite-shm", ".sqlite", ".lock"):

@@ -1,11 +1,13 @@
 """A store held against its ledger, point by point: what is missing, and what nobody wrote down."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
-from indexer.ledger import Ledger
+from indexer.ledger import Ledger, ledger_path, plan_of
 from indexer.points import point_id
-from indexer.store import Store
+from indexer.store import Build, Engine, Store, StoreError
 
 
 class Differences(NamedTuple):
@@ -27,7 +29,26 @@ def reconcile(store: Store, ledger: Ledger) -> Differences:
     return Differences(ledger.lacking(), strays)
 
 
-def mend(store: Store, ledger: Ledger, found: Differences) -> None:
+def reconciled(engine: Engine, build: Build, data: Path, *, mend: bool) -> Differences:
+    """Compare a build with its ledger, and mend it if that is wanted.
+
+    Raises:
+        StoreError: There is no ledger of it here, it has live writes and shall be mended, or the engine failed.
+        BuildLocked: It is being made, or it shall be mended and is open elsewhere.
+    """
+    path = ledger_path(data, build.index, build.id)
+    if (plan := plan_of(path)) is None:
+        raise StoreError(f"{path}: no ledger of build {build.id} here; build the index again to have one.")
+    if mend and build.journal:
+        raise StoreError(f"Build {build.id} has live writes, which no ledger knows; build the index again instead.")
+    with Ledger(path, plan) as ledger, closing(engine.open(build.index, build.id, write=mend)) as store:
+        found = reconcile(store, ledger)
+        if mend:
+            remove(store, ledger, found)
+    return found
+
+
+def remove(store: Store, ledger: Ledger, found: Differences) -> None:
     """Remove strays, and forget documents that have lost points, so that the next run indexes them again."""
     store.delete(found.strays)
     store.flush()

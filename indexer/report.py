@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -88,24 +89,45 @@ def _bar(what: str, total: int | None) -> Iterator[tuple[Progress, TaskID]]:
 def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
     """What came of a build, in one line."""
     parts = [f"Build {build.id} of index {build.index}: {_contents(build)}"]
+    if build.unchanged:
+        parts.append(f"{build.unchanged:,} of them unchanged")
     if build.truncated:
-        parts.append(f"{build.truncated:,} of them not read to their end")
+        parts.append(f"{build.truncated:,} passages not read to their end")
     if build.dead:
         parts.append(f"{build.dead:,} bad records in {dead_letters}")
     parts.append("published" if published else f"not published (dupmae index publish {build.id} --index {build.index})")
     return ", ".join(parts)
 
 
-def builds_table(builds: Iterable[tuple[Build, bool]]) -> Table:
-    """One line a build; the published one is marked."""
+def builds_table(builds: Iterable[tuple[Build, bool, bool]]) -> Table:
+    """One line a build, with whether it is published and whether a process is making it now."""
     names = ("build", "state", "documents", "bad", "nDCG@10", "change", "model")
     table = Table(*(Column(name, no_wrap=True) for name in names), Column("source", overflow="fold"), box=None)
-    for build, published in builds:
-        state = "published" if published else build.state
+    for build, published, running in builds:
+        state = "published" if published else build.state if build.state == "ready" else _under_way(build, running)
         counts = (f"{build.documents:,}", f"{build.dead:,}")
         source = f"{build.source} ({build.reason})" if build.reason else build.source
         table.add_row(build.id, state, *counts, *_judged(build), build.fingerprint[:12], source)
     return table
+
+
+def seconds_left(build: Build) -> float | None:
+    """Of reading and encoding, at the rate so far; None when it cannot be told."""
+    if build.state != "encoding" or not build.total or not build.read or not build.seconds:
+        return None
+    return (build.total - build.read) * build.seconds / build.read
+
+
+def _under_way(build: Build, running: bool) -> str:
+    """The state of a build that is not ready: how far it is, and how fast, or that nobody works on it."""
+    far = f" {build.read:,}" + (f" of {build.total:,}" if build.total else "") if build.read else ""
+    if build.state == "failed":
+        return f"failed{far}"
+    if not running:
+        return f"stopped{far}"
+    rate = f", {build.read / build.seconds:.0f}/s" if build.seconds else ""
+    left = seconds_left(build)
+    return f"{build.state}{far}{rate}" + (f", {timedelta(seconds=round(left))} left" if left is not None else "")
 
 
 def cost_table(cost: "Cost") -> Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from indexer.build import BuildOptions, build_index, source_digest
-from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine
+from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine, publish
 from indexer.documents import Document
 from indexer.report import show_progress
 from indexer.stdlib import FIELDS, read_stdlib
@@ -38,9 +38,15 @@ def prepare(settings: Settings, sources: Path | None = None) -> None:
             console.print(f"The index {INDEX!r} is up to date: {len(documents):,} documents.")
             return
         encoder = open_encoder(settings, keep_artifact(settings, artifact))
-        options = BuildOptions(index=INDEX, fields=FIELDS, source="the documentation of the standard library")
+        options = BuildOptions(
+            index=INDEX,
+            fields=FIELDS,
+            source="the documentation of the standard library",
+            data=settings.data,
+            total=len(documents),
+        )
         with show_progress(len(documents)) as progress:
-            engine.publish(build_index(engine, encoder, documents, options, progress))
+            publish(settings, engine, build_index(engine, encoder, documents, options, progress))
 
 
 def greet(address: str, build: Build) -> None:
