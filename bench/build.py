@@ -77,9 +77,8 @@ def main() -> None:
     print(f"{len(documents):,} documents, {given.rounds} rounds, graph {statistics.median(graph):.1f} s")
     for name, seconds in (("encoding alone", alone), ("build", whole), ("build, --encoders 2", apart)):
         median = statistics.median(seconds)
-        print(
-            f"{name:22s} {len(documents) / median:8.1f}/s  share {base / median:.3f}  {min(seconds):.1f} to {max(seconds):.1f} s"
-        )
+        spread = f"{min(seconds):.1f} to {max(seconds):.1f} s"
+        print(f"{name:22s} {len(documents) / median:8.1f}/s  share {base / median:.3f}  {spread}")
 
 
 if __name__ == "__main__":

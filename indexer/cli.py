@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast, get_args
 
@@ -131,7 +132,6 @@ def build(
         data=settings.data,
         restart=restart,
         reuse=reuse,
-        total=count_records(sources, reading),
         patience_s=patience,
     )
     releasing = _release_options(gate, judge, (tolerance, max_shrink, max_bad), keep) if live else None
@@ -143,13 +143,13 @@ def build(
                 f"Not read: {', '.join(f'{count} {suffix}' for suffix, count in unread.most_common())}", err=True
             )
         with (
-            show_progress(options.total) as bar,
+            show_progress(total := count_records(sources, reading)) as bar,
             exposed(settings.index, bar, port=metrics_port, file=metrics_file) as progress,
             _extra("ray"),
         ):
             encoding = _encoding(settings, artifact_kept, options.chunking, on, encoders)
             records = read_documents(sources, sys.stdin.buffer, reading)
-            ready = build_index(engine, encoder, records, options, progress, encoding=encoding)
+            ready = build_index(engine, encoder, records, replace(options, total=total), progress, encoding=encoding)
         message = describe(ready, live, options.dead_letters)
         if releasing:
             _release(engine, settings, ready, releasing, message, as_json)

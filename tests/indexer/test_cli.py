@@ -139,7 +139,7 @@ def test_verify_names_the_check_that_failed(dupmae: Dupmae, birds: str, settings
     dupmae("build", birds)
     engine = EdgeEngine(settings.data)
     build = next(build for build in engine.builds("default") if build.id == older)
-    engine.save(build.model_copy(update={"documents": 3}))
+    engine.save(build.model_copy(update={"documents": 3, "passages": 3}))
     with pytest.raises(BuildError, match=f"build {older} of index default failed at: points"):
         dupmae("verify", older)
     with pytest.raises(IndexNotFound, match="Index 'birds' has no build"):
