@@ -144,7 +144,7 @@ def build(
             )
         with (
             show_progress(total := count_records(sources, reading)) as bar,
-            exposed(settings.index, bar, port=metrics_port, file=metrics_file) as progress,
+            exposed(settings.index, bar, port=metrics_port, file=metrics_file) as (progress, _),
             _extra("ray"),
         ):
             encoding = _encoding(settings, artifact_kept, options.chunking, on, encoders)

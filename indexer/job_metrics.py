@@ -57,14 +57,16 @@ class JobMetrics:
 
 
 @contextmanager
-def exposed(index: str, watch: Progress, *, port: int | None, file: Path | None) -> Iterator[Progress]:
-    """A callback that tells `watch`, and what was asked for of the port and the file.
+def exposed(
+    index: str, watch: Progress, *, port: int | None, file: Path | None
+) -> Iterator[tuple[Progress, int | None]]:
+    """A callback that tells `watch`, and what was asked for of the port and the file; and the port that is served.
 
     Raises:
         OSError: The port is taken, or the file cannot be written.
     """
     if port is None and file is None:
-        yield watch
+        yield watch, None
         return
     metrics, written = JobMetrics(index), float("-inf")
 
@@ -78,7 +80,7 @@ def exposed(index: str, watch: Progress, *, port: int | None, file: Path | None)
 
     server = start_http_server(port, registry=metrics.registry) if port is not None else None
     try:
-        yield told
+        yield told, server[0].server_port if server else None
     except BaseException:
         metrics.enter("failed")
         if file:

@@ -18,6 +18,9 @@ from indexer.verify import Verification, verify
 from model.artifact import ArtifactError
 from model.encoder import Encoder
 
+FEWEST_KNOWN_ITEMS = 50
+"""Below, one edited document may look like a loss, and a small index could not be changed."""
+
 
 class VerificationFailed(BuildError):
     """A build is not what it says; the message names the checks."""
@@ -140,8 +143,9 @@ def _judgement(
         with _opened(engine, settings, published, candidate.encoder) as live:
             stores = (candidate.store, live.store)
             queries = answerable(judged, stores) if judged else known_items(*stores)
-            if not queries.texts:
-                return None, f"no document of build {published.id} is in it with words to ask for; not judged"
+            if judged is None and len(queries.texts) < FEWEST_KNOWN_ITEMS:
+                few = f"{len(queries.texts)} of {FEWEST_KNOWN_ITEMS} known items can be asked of both builds"
+                return None, f"not judged: {few}; give judgements of your own (--judge) to have it judged"
             return judge(candidate, live, queries), ""
     except (ArtifactError, BuildLocked) as error:
         return None, f"not judged: {error}"

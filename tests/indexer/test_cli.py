@@ -3,17 +3,21 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from indexer import release
 from indexer.build import BuildError
 from indexer.catalog import kept_artifact
 from indexer.chunking import ChunkingError
 from indexer.cli import app, evaluate
 from indexer.edge import EdgeEngine
+from indexer.ledger import Ledger, ledger_path
+from indexer.points import point_id
 from indexer.release import PublicationBlocked
 from indexer.settings import IndexSettings
 from indexer.store import Filter, IndexNotFound, StoreError
@@ -155,8 +159,13 @@ def test_a_build_that_lost_documents_waits_until_somebody_says_so(dupmae: Dupmae
     assert json.loads(dupmae("publish", waiting["id"], "--no-gate", "--json").stdout)["published"]
 
 
-def test_a_release_says_what_was_measured_and_what_went(dupmae: Dupmae, birds: str) -> None:
+def test_a_release_says_what_was_measured_and_what_went(
+    dupmae: Dupmae, birds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    monkeypatch.setattr(release, "FEWEST_KNOWN_ITEMS", 3)
+    assert "not judged: 2 of 3 known items can be asked" in " ".join(dupmae("build", birds).stdout.split())
+    monkeypatch.setattr(release, "FEWEST_KNOWN_ITEMS", 2)
     printed = dupmae("build", birds, "--keep", "1").stdout
     assert "change +0.000 [+0.000, +0.000] on 2 queries (known items)" in printed
     assert f"(--keep): {first}" in printed
@@ -369,3 +378,39 @@ def test_an_estimate_says_what_an_index_will_take(dupmae: Dupmae, birds: str) ->
     cost = json.loads(dupmae("estimate", birds, "--workers", "2", "--json").stdout)
     assert (cost["documents"], cost["passages"], cost["workers"]) == (2, 2, 2)
     assert "2 machines like this one" in dupmae("estimate", birds, "--workers", "2").stdout
+
+
+def test_list_shows_how_far_a_build_is_and_that_one_is_stopped(
+    dupmae: Dupmae, birds: str, settings: IndexSettings
+) -> None:
+    build_id = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    engine = EdgeEngine(settings.data)
+    [build] = engine.builds("default")
+    going = build.model_copy(
+        update={"id": "going", "state": "encoding", "read": 1_500, "total": 6_000, "seconds": 30.0, "passages": 0}
+    )
+    engine.create(going).close()
+    assert "stopped 1,500 of 6,000" in dupmae("list").stdout
+    with Ledger(ledger_path(settings.data, "default", "going"), "a plan"):
+        assert "encoding 1,500 of 6,000, 50/s, 0:01:30 left" in dupmae("list").stdout
+        rows = {row["id"]: row for row in json.loads(dupmae("list", "--json").stdout)}
+    assert (rows["going"]["running"], rows["going"]["seconds_left"]) == (True, 90)
+    assert (rows[build_id]["running"], rows[build_id]["seconds_left"]) == (False, None)
+
+
+def test_reconcile_names_what_is_missing_and_removes_what_nobody_wrote(
+    dupmae: Dupmae, birds: str, settings: IndexSettings
+) -> None:
+    build_id = json.loads(dupmae("build", birds, "--json").stdout)["id"]
+    store = EdgeEngine(settings.data).open("default", build_id, write=True)
+    point = next(store.scroll())
+    store.upsert([replace(point, id=point_id("nobody"))])
+    store.delete([point.id])
+    store.flush()
+    store.close()
+    assert f"missing: {point.payload['doc_id']}" in dupmae("reconcile", build_id).stdout
+    found = json.loads(dupmae("reconcile", build_id, "--mend", "--json").stdout)
+    assert found == {"missing": [point.payload["doc_id"]], "strays": [point_id("nobody")]}
+    assert json.loads(dupmae("reconcile", build_id, "--json").stdout) == {"missing": [], "strays": []}
+    rebuilt = json.loads(dupmae("build", birds, "--json").stdout)
+    assert rebuilt["documents"] - rebuilt["unchanged"] == 1

@@ -59,7 +59,8 @@ def test_two_workers_of_which_one_is_killed_make_the_build_of_one_process(
     command = [sys.executable, "-c", BUILD, str(tiny_artifact.path), str(tmp_path / "ray")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-3:] == ["killed", "2940", "60"]
+    assert "killed" in done.stdout
+    assert done.stdout.split()[-2:] == ["2940", "60"]
     options = BuildOptions(index=INDEX, data=tmp_path)
     alone = build_index(EdgeEngine(tmp_path), tiny_encoder, documents(3000), options)
     apart = EdgeEngine(tmp_path / "ray")

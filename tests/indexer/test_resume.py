@@ -284,7 +284,8 @@ from tests.indexer.test_resume import INDEX, documents
 filling.FLUSH_S = 0.02
 artifact, data = map(Path, sys.argv[1:])
 encoder = Encoder(Artifact.open(artifact), threads=1)
-ready = build_index(EdgeEngine(data), encoder, documents(6000), BuildOptions(index=INDEX, data=data, reuse=False))
+options = BuildOptions(index=INDEX, data=data, reuse=False, max_bad=200)
+ready = build_index(EdgeEngine(data), encoder, documents(6000), options)
 print(ready.id)
 """
 
@@ -302,7 +303,7 @@ def test_a_process_that_is_killed_again_and_again_ends_with_the_same_index(
         command = [sys.executable, "-c", BUILD, str(tiny_artifact.path), str(data)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            printed, _ = process.communicate(timeout=1.0 + 1.5 * rng.random() if kills < 25 else None)
+            printed, _ = process.communicate(timeout=1.0 + 1.5 * rng.random() if kills < 12 else None)
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
