@@ -102,7 +102,9 @@ def describe(build: Build, published: bool, dead_letters: Path | None) -> str:
 def builds_table(builds: Iterable[tuple[Build, bool, bool]]) -> Table:
     """One line a build, with whether it is published and whether a process is making it now."""
     names = ("build", "state", "documents", "bad", "nDCG@10", "change", "model")
-    table = Table(*(Column(name, no_wrap=True) for name in names), Column("source", overflow="fold"), box=None)
+    table = Table(
+        *(Column(name, no_wrap=name != "state") for name in names), Column("source", overflow="fold"), box=None
+    )
     for build, published, running in builds:
         state = "published" if published else build.state if build.state == "ready" else _under_way(build, running)
         counts = (f"{build.documents:,}", f"{build.dead:,}")
