@@ -10,6 +10,7 @@ Everything that is read is accounted for: read = encoded + unchanged + dead.
 
 import hashlib
 import json
+import logging
 import secrets
 import tempfile
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from indexer.chunking import Chunker
@@ -25,12 +27,14 @@ from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
 from indexer.encoders import Encoders, encoding_here
 from indexer.filling import Filling, Tally, digest_line
-from indexer.ledger import Ledger, ledger_path, plan_of, remove_ledger
+from indexer.ledger import Ledger, ledger_path, plan_of
 from indexer.patience import patiently
 from indexer.reconcile import reconcile, remove
 from indexer.reuse import reusable
-from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError
+from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError, StoreUnavailable
 from model.encoder import Encoder
+
+LOGGER = logging.getLogger("dupmae.build")
 
 
 class BuildError(Exception):
@@ -120,7 +124,7 @@ def build_index(
         stack.callback(ledger.close)
         store = stack.enter_context(closing(_opened(engine, build)))
         dead = stack.enter_context(DeadLetters(options.dead_letters, options.max_bad))
-        making = _Making(engine, build, store, options.total, progress)
+        making = _Making(engine, build, store, options, progress)
         try:
             base = _base(engine, build, options, stack)
             filling = Filling(
@@ -183,9 +187,9 @@ def plan(fingerprint: str, options: BuildOptions) -> str:
 class _Making:
     """A build on its way: its state, its facts, and whom to tell."""
 
-    def __init__(self, engine: Engine, build: Build, store: Store, total: int | None, progress: Progress) -> None:
+    def __init__(self, engine: Engine, build: Build, store: Store, options: BuildOptions, progress: Progress) -> None:
         self.build, self.store = build, store
-        self.tally = Tally(stage="reading", total=total)
+        self.tally, self.patience_s = Tally(stage="reading", total=options.total), options.patience_s
         self.facts: dict[str, object] = {}
         self._engine, self._progress = engine, progress
         self._before_s, self._began = build.seconds, time.monotonic()
@@ -208,25 +212,25 @@ class _Making:
             "read": tally.read,
             "total": tally.total,
             "seconds": round(self._before_s + spent, 1),
+            "rate": round((tally.read - tally.resumed) / spent, 1) if spent else 0.0,
         }
         self.build = self.build.model_copy(update={**counts, **self.facts, "state": tally.stage, "reason": ""})
-        self._engine.save(self.build)
+        patiently(partial(self._engine.save, self.build), for_s=self.patience_s)
 
     def fail(self, reason: str) -> None:
         """Say why the build is not ready."""
         failed = self.build.model_copy(update={"state": "failed", "reason": reason[:500]})
-        with suppress(StoreError):  # an engine that is away cannot be told, and must not hide what went wrong first
+        with suppress(StoreError, OSError):  # it must not hide what went wrong first
             self._engine.save(failed)
 
 
 def _begin(engine: Engine, encoder: Encoder, options: BuildOptions, data: Path) -> tuple[Build, Ledger]:
     """The unfinished build of this plan, or a new one, with its ledger."""
-    wanted, builds = plan(encoder.fingerprint, options), engine.builds(options.index)
-    for build in builds:
+    wanted = plan(encoder.fingerprint, options)
+    for build in engine.builds(options.index):
         path = ledger_path(data, options.index, build.id)
         if build.state != "ready" and not options.restart and plan_of(path) == wanted:
-            return build, Ledger(path, wanted)
-    _sweep(data, options.index, {build.id for build in builds})
+            return build.model_copy(update={"journal": 0}), Ledger(path, wanted)
     build = Build(
         id=new_build_id(),
         index=options.index,
@@ -257,23 +261,18 @@ def _opened(engine: Engine, build: Build) -> Store:
         raise StoreError(f"{error} Give --restart to begin anew.") from error
 
 
-def _sweep(data: Path, index: str, builds: set[str]) -> None:
-    """Remove the ledgers of builds that are gone."""
-    for path in ledger_path(data, index, "any").parent.glob("*.sqlite"):
-        if path.stem not in builds:
-            with suppress(BuildLocked):  # being created at this moment
-                Ledger(path, plan_of(path) or "").close()
-                remove_ledger(path)
-
-
 def _base(engine: Engine, build: Build, options: BuildOptions, stack: ExitStack) -> Store | None:
-    """An older build to copy unchanged vectors from; None where there is none, or where it is open for writing."""
+    """An older build to copy unchanged vectors from; None where there is none that can be read."""
     older = reusable(engine, build) if options.reuse else None
     if older is None:
         return None
-    with suppress(BuildLocked):
+    try:
         return stack.enter_context(closing(engine.open(older.index, older.id)))
-    return None
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        LOGGER.warning("nothing is copied from build %s: %s", older.id, error)
+        return None
 
 
 def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:
@@ -286,7 +285,7 @@ def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:
 
 def _check_stored(making: _Making, ledger: Ledger) -> None:
     """Hold the store against the ledger; what it lacks is encoded by the next run of the same command."""
-    stored = making.store.count()
+    stored = patiently(making.store.count, for_s=making.patience_s)
     if stored == ledger.totals().passages:
         return
     found = reconcile(making.store, ledger)

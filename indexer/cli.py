@@ -5,6 +5,7 @@ to import is imported by the command that needs it, so that `--help` is quick.
 """
 
 import json
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -122,9 +123,7 @@ def build(
     options = BuildOptions(
         index=settings.index,
         fields=_fields(field or []),
-        source=" ".join(
-            [*sources, *([f"--format {format}"] if format else []), *(f"--map {each}" for each in map or [])]
-        ),
+        source=_told(sources, format, map or []),
         chunking=_chunking(passage_tokens, overlap, title),
         max_bad=max_bad,
         dead_letters=dead_letters or settings.data / "dead-letters" / f"{settings.index}.jsonl",
@@ -146,6 +145,7 @@ def build(
             show_progress(total := count_records(sources, reading)) as bar,
             exposed(settings.index, bar, port=metrics_port, file=metrics_file) as (progress, _),
             _extra("ray"),
+            _terminable(),
         ):
             encoding = _encoding(settings, artifact_kept, options.chunking, on, encoders)
             records = read_documents(sources, sys.stdin.buffer, reading)
@@ -317,6 +317,7 @@ def delete(
 ) -> None:
     """Remove builds that are not published."""
     from indexer.catalog import choose_spare, open_engine
+    from indexer.ledger import ledger_path, remove_ledger
 
     if failed == bool(build_ids):
         raise typer.BadParameter("name builds, or take those that --failed, one of the two", param_hint="BUILD_ID")
@@ -328,6 +329,7 @@ def delete(
             typer.confirm(f"Delete {len(chosen)} builds of index {settings.index}: {names}?", abort=True, err=True)
         for build in chosen:
             engine.drop(build)
+            remove_ledger(ledger_path(settings.data, build.index, build.id))
     if as_json:
         typer.echo(json.dumps([_facts(build, False) for build in chosen], indent=2))
     else:
@@ -603,6 +605,16 @@ def _told(sources: list[str], format: str | None, columns: list[str]) -> str:
     """The sources as they were given, and how they are read."""
     formats = [f"--format {format}"] if format else []
     return " ".join([*sources, *formats, *(f"--map {each}" for each in columns)])
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a build as Ctrl-C does: what is written is made durable first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _encoding(

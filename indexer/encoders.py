@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import NamedTuple
 
 from indexer.catalog import open_encoder
@@ -22,20 +23,50 @@ from indexer.store import Chunking
 from model.artifact import Artifact
 
 
+class EncoderDied(RuntimeError):
+    """A process that encoded is gone; the message says what to do."""
+
+
 class Encoders(NamedTuple):
     """Something that encodes windows of documents.
 
     Attributes:
         submit: Begins to encode some documents.
         at_once: Windows that are encoded at the same time.
+        dead: What `submit` and its results raise when something that encodes is gone.
     """
 
     submit: Callable[[Sequence[Document]], "Future[Encoded]"]
     at_once: int
+    dead: tuple[type[Exception], ...] = (BrokenProcessPool,)
 
+    def begin(self, documents: Sequence[Document]) -> "Future[Encoded]":
+        """Begin to encode some documents.
 
-class EncoderDied(RuntimeError):
-    """A process that encoded is gone; the message says what to do."""
+        Raises:
+            EncoderDied: Something that encodes is gone.
+        """
+        with self._naming():
+            return self.submit(documents)
+
+    def result(self, future: "Future[Encoded]") -> Encoded:
+        """What became of them.
+
+        Raises:
+            EncoderDied: As `begin`.
+        """
+        with self._naming():
+            return future.result()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except self.dead as error:
+            raise EncoderDied(
+                f"what encoded is gone, killed for want of memory perhaps, or could not start ({error}); give the "
+                "same command again, with fewer --encoders or a smaller DUPMAE_MAX_BATCH_TOKENS"
+            ) from error
 
 
 @contextmanager
@@ -63,21 +94,6 @@ def encoding_apart(
             pool.shutdown(cancel_futures=True)
 
 
-def result(future: "Future[Encoded]") -> Encoded:
-    """The result of a future.
-
-    Raises:
-        EncoderDied: Its process is gone.
-    """
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise EncoderDied(
-            "a process that encoded was killed, most likely for want of memory; give the same command again, with "
-            "fewer --encoders or a smaller DUPMAE_MAX_BATCH_TOKENS"
-        ) from error
-
-
 _chunker: Chunker
 """Of a process that `encoding_apart` started."""
 
@@ -85,8 +101,17 @@ _chunker: Chunker
 def _become_encoder(settings: IndexSettings, artifact: Artifact, chunking: Chunking | None) -> None:
     global _chunker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    Thread(target=_end_with_parent, daemon=True).start()
     _chunker = Chunker(open_encoder(settings, artifact), chunking)
 
 
 def _encode(documents: Sequence[Document]) -> Encoded:
     return encode_passages(_chunker, documents)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its children."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

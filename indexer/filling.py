@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from indexer.dead_letters import DeadLetters
 from indexer.documents import BadRecord, Document
-from indexer.encoders import Encoders, result
+from indexer.encoders import Encoders
 from indexer.encoding import Encoded
 from indexer.ledger import Entry, Ledger
 from indexer.patience import patiently
@@ -31,7 +31,7 @@ WINDOWS_AHEAD = 4
 FLUSH_S = 2.0
 """Seconds between flushes: what a kill may cost."""
 UPSERT_POINTS = 1000
-"""In one call of a store: a server takes 32 MB."""
+"""Points written or removed in one call of a store."""
 ROOM_BYTES = 256 * 2**20
 """Free space below which nothing more is written: engines that map their files do not survive a full disk."""
 
@@ -77,7 +77,6 @@ class _Window:
         copied: Documents with the points that an older build holds.
         new: Documents to encode.
         stale: What this build holds of documents that have changed since.
-        digest: Lines of the source digest.
     """
 
     read: int = 0
@@ -135,6 +134,7 @@ class Filling:
             records: From the beginning, whatever was done before.
             encoders: Encode those that are new.
         """
+        self._encoders = encoders
         self._ledger.begin_pass()
         try:
             with ahead(self._windows(records), WINDOWS_AHEAD) as windows:
@@ -144,11 +144,12 @@ class Filling:
                     if time.monotonic() - self._flushed > FLUSH_S:
                         self._flush()
         except BaseException:
-            with suppress(StoreError):  # what was written need not be encoded again; the failure is told, not this one
-                self._flush()
+            with suppress(StoreError, OSError):  # the failure is told, not this one
+                self._flush()  # spares encoding again what was written
             raise
         self._flush()
-        self._remove_vanished()
+        if self._tally.documents:  # sources that gave nothing are more likely broken than empty
+            self._remove_vanished()
         return self._sha.hexdigest()
 
     def _windows(self, records: Iterable[Document | BadRecord]) -> Iterator[_Window]:
@@ -184,7 +185,8 @@ class Filling:
 
     def _write(self, submitted: _Submitted) -> None:
         window, tally = submitted.window, self._tally
-        encoded = result(submitted.encoded) if submitted.encoded else Encoded([], [])
+        encoded = self._encoders.result(submitted.encoded) if submitted.encoded else Encoded([], [])
+        self._ledger.forget(window.stale)  # first: the ledger must never say what the store no longer holds
         tally.read += window.read
         for entry in window.done:
             self._count(entry)
@@ -197,7 +199,7 @@ class Filling:
         for each in encoded.documents:
             points += each.points
             document = each.document
-            entries.append(Entry(document.id, document.content_hash, len(each.points), each.truncated))
+            entries.append(Entry(document.id, document.content_hash, len(each.passages), each.truncated))
         refusals = [Entry(document.id, document.content_hash, 0, reason=why) for document, why in encoded.refused]
         self._store_points(points, _left_over([*entries, *refusals], window.stale))
         tally.encoded += len(encoded.documents)
@@ -211,8 +213,8 @@ class Filling:
     def _store_points(self, points: list[Point], left_over: list[str]) -> None:
         for at in range(0, len(points), UPSERT_POINTS):
             self._patiently(partial(self._store.upsert, points[at : at + UPSERT_POINTS]))
-        if left_over:
-            self._patiently(partial(self._store.delete, left_over))
+        for at in range(0, len(left_over), UPSERT_POINTS):
+            self._patiently(partial(self._store.delete, left_over[at : at + UPSERT_POINTS]))
 
     def _count(self, entry: Entry) -> None:
         self._tally.documents += 1
@@ -231,11 +233,12 @@ class Filling:
 
     def _remove_vanished(self) -> None:
         """Remove what an earlier run wrote of documents that are no longer in the sources."""
-        vanished = self._ledger.vanished()
-        left_over = [point_id(entry.id, number) for entry in vanished for number in range(entry.passages)]
-        self._store_points([], left_over)
+        for vanished in self._ledger.vanished():
+            self._ledger.forget(entry.id for entry in vanished)
+            self._store_points(
+                [], [point_id(entry.id, number) for entry in vanished for number in range(entry.passages)]
+            )
         self._patiently(self._store.flush)
-        self._ledger.forget(entry.id for entry in vanished)
 
 
 def windows(records: Iterable[Document | BadRecord]) -> Iterator[list[Document | BadRecord]]:
@@ -258,7 +261,7 @@ def digest_line(document: Document) -> bytes:
 
 
 def _submit(encoders: Encoders, window: _Window) -> _Submitted:
-    return _Submitted(window, encoders.submit(window.new) if window.new else None)
+    return _Submitted(window, encoders.begin(window.new) if window.new else None)
 
 
 def _left_over(entries: Iterable[Entry], stale: dict[str, Entry]) -> list[str]:

@@ -3,6 +3,7 @@
 A batch job that is gone cannot be scraped; the file stays and says when it was written and how the build ended.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server, write
 from indexer.build import Progress
 from indexer.filling import Tally
 from indexer.store import State
+
+LOGGER = logging.getLogger("dupmae.build")
 
 WRITE_EVERY_S = 5.0
 
@@ -69,13 +72,15 @@ def exposed(
         yield watch, None
         return
     metrics, written = JobMetrics(index), float("-inf")
+    if file:
+        write_to_textfile(str(file), metrics.registry)
 
     def told(tally: Tally) -> None:
         nonlocal written
         watch(tally)
         metrics.observe(tally)
         if file and (tally.stage == "ready" or time.monotonic() - written > WRITE_EVERY_S):
-            write_to_textfile(str(file), metrics.registry)
+            _write(file, metrics)
             written = time.monotonic()
 
     server = start_http_server(port, registry=metrics.registry) if port is not None else None
@@ -84,9 +89,17 @@ def exposed(
     except BaseException:
         metrics.enter("failed")
         if file:
-            write_to_textfile(str(file), metrics.registry)
+            _write(file, metrics)
         raise
     finally:
         if server:
             server[0].shutdown()
             server[0].server_close()
+
+
+def _write(file: Path, metrics: JobMetrics) -> None:
+    """Write the file; where that is no longer possible the build goes on, since it is worth more."""
+    try:
+        write_to_textfile(str(file), metrics.registry)
+    except OSError as error:
+        LOGGER.warning("no metrics in %s: %s", file, error)

@@ -1,18 +1,19 @@
 """Which documents a build holds already: what it goes on from after a kill, and what its counts are made of.
 
 An SQLite file beside the indexes, one a build. A document is written here only after the store has said that its points
-are durable, so after a crash the store may hold more than the ledger says, never less; points are written again under
-the same ids. Ids that one pass over the sources has seen are kept in a scratch table on disk, so that memory does not
-grow with them.
+are durable, and taken out before they are changed or removed. So after a crash the store may hold more than the ledger
+says, never less or something else: equal counts mean equal content. Points are written again under the same ids. Ids
+that one pass over the sources has seen are kept in a scratch table on disk, so that memory does not grow with them.
 """
 
 import hashlib
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 import portalocker
 from portalocker import LockFlags
@@ -30,6 +31,7 @@ _SCRATCH = """
 PRAGMA temp_store=FILE; CREATE TEMP TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID;
 PRAGMA temp.journal_mode=OFF; PRAGMA temp.synchronous=OFF;
 """
+_LOOKS, _LOOK_S = 5, 0.05
 _AT_ONCE = 500
 """Values in one SQL statement, which SQLite bounds."""
 
@@ -82,7 +84,7 @@ class Ledger:
         self._path = path
         self._lock = path.with_suffix(".lock").open("a")
         try:
-            portalocker.lock(self._lock, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+            _take(self._lock)
         except portalocker.AlreadyLocked as error:
             self._lock.close()
             raise BuildLocked(
@@ -99,6 +101,7 @@ class Ledger:
                 self._reading = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
                 self._reading.executescript(_SCRATCH)
             if found and found[0] != plan:
+                self.close()
                 raise StoreError(
                     f"{path} belongs to a build of other sources or options; give --restart to begin anew."
                 )
@@ -114,7 +117,8 @@ class Ledger:
 
     def begin_pass(self) -> None:
         """Forget which ids were seen: the sources are read from the beginning."""
-        self._reading.execute("DELETE FROM seen")
+        with self._naming():
+            self._reading.execute("DELETE FROM seen")
 
     def first_time(self, id: str) -> bool:
         """Whether this pass sees the id for the first time; from now on it has."""
@@ -141,12 +145,13 @@ class Ledger:
         with self._naming(), self._writing:
             self._writing.executemany("DELETE FROM documents WHERE id = ?", [(id,) for id in ids])
 
-    def vanished(self) -> list[Entry]:
-        """Entries whose document was not seen in this pass."""
+    def vanished(self) -> Iterator[list[Entry]]:
+        """Entries whose document was not seen in this pass, some at a time."""
         self._reading.create_function("digest", 1, _key, deterministic=True)
         with self._naming():
             rows = self._reading.execute("SELECT * FROM documents WHERE digest(id) NOT IN (SELECT id FROM seen)")
-            return [_entry(row) for row in rows]
+            while some := rows.fetchmany(_AT_ONCE):
+                yield [_entry(row) for row in some]
 
     def entries(self) -> Iterator[Entry]:
         """All entries in order of id, streamed."""
@@ -229,6 +234,15 @@ def plan_of(path: Path) -> str | None:
     except sqlite3.Error:  # killed before it had its tables: nothing is in it
         return None
     return str(found[0]) if found else None
+
+
+def _take(lock: IO[str]) -> None:
+    """Take a lock, which somebody who only looks may hold for a moment."""
+    for _ in range(_LOOKS):
+        with suppress(portalocker.AlreadyLocked):
+            return portalocker.lock(lock, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+        time.sleep(_LOOK_S)
+    portalocker.lock(lock, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
 
 
 def is_open(path: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-_POLL_S = 0.1
+_POLL_S, _LEAVE_S = 0.1, 5.0
 
 
 class _Failed:
@@ -56,7 +56,9 @@ def ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
         yield _read(queue)
     finally:
         left.set()
-        thread.join()
+        thread.join(
+            _LEAVE_S
+        )  # a source that gives nothing, such as an idle pipe, must not hold us; the thread is a daemon
 
 
 def in_flight(items: Iterable[T], submit: Callable[[T], R], depth: int) -> Iterator[R]:

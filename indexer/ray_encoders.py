@@ -16,11 +16,17 @@ from typing import Any
 from indexer.catalog import open_encoder
 from indexer.chunking import Chunker
 from indexer.documents import Document
-from indexer.encoders import Encoders
+from indexer.encoders import EncoderDied, Encoders
 from indexer.encoding import Encoded, encode_passages
 from indexer.settings import IndexSettings
 from indexer.store import Chunking
 from model.artifact import Artifact
+
+READY_S = 120
+"""Seconds in which every encoder must have found its cores and opened the model."""
+
+RETRIES = 3
+"""Times that a window is encoded again when its actor is killed: one window may be too large for the machine."""
 
 
 class RayEncoder:
@@ -53,12 +59,21 @@ def encoding_on_ray(
     if started:
         ray.init(include_dashboard=False, log_to_driver=False)  # RAY_ADDRESS says which cluster; without it a local one
     try:
-        share = settings.model_copy(update={"threads": settings.threads or 1})
-        actor: Any = ray.remote(num_cpus=share.threads, max_restarts=-1, max_task_retries=-1)(RayEncoder)
+        nowhere = {"qdrant_url": None, "qdrant_api_key": None}  # no secret travels
+        share = settings.model_copy(update={"threads": settings.threads or 1, **nowhere})
+        actor: Any = ray.remote(num_cpus=share.threads, max_restarts=-1, max_task_retries=RETRIES)(RayEncoder)
         files = ray.put({path.name: path.read_bytes() for path in artifact.path.iterdir() if path.is_file()})
         actors = [actor.remote(files, share, chunking) for _ in range(workers)]
+        _, waiting = ray.wait([each.__ray_ready__.remote() for each in actors], num_returns=workers, timeout=READY_S)
+        if waiting:
+            raise EncoderDied(
+                f"{len(waiting)} of {workers} encoders found no place in {READY_S} s; ask for fewer (--encoders), or "
+                f"let each take fewer cores (DUPMAE_THREADS, now {share.threads})"
+            )
         turns = cycle(actors)
-        yield Encoders(lambda documents: next(turns).encode.remote(documents).future(), workers)
+        yield Encoders(
+            lambda documents: next(turns).encode.remote(documents).future(), workers, (ray.exceptions.RayActorError,)
+        )
     finally:
         if started:
             ray.shutdown()

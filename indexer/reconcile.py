@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from indexer.filling import UPSERT_POINTS
 from indexer.ledger import Ledger, ledger_path, plan_of
 from indexer.points import point_id
 from indexer.store import Build, Engine, Store, StoreError
@@ -39,8 +40,11 @@ def reconciled(engine: Engine, build: Build, data: Path, *, mend: bool) -> Diffe
     path = ledger_path(data, build.index, build.id)
     if (plan := plan_of(path)) is None:
         raise StoreError(f"{path}: no ledger of build {build.id} here; build the index again to have one.")
-    if mend and build.journal:
-        raise StoreError(f"Build {build.id} has live writes, which no ledger knows; build the index again instead.")
+    if mend and engine.journal(build.index).position():
+        raise StoreError(
+            f"Index {build.index} has live writes, which no ledger knows and mending would remove; build it again "
+            "instead."
+        )
     with Ledger(path, plan) as ledger, closing(engine.open(build.index, build.id, write=mend)) as store:
         found = reconcile(store, ledger)
         if mend:
@@ -50,7 +54,8 @@ def reconciled(engine: Engine, build: Build, data: Path, *, mend: bool) -> Diffe
 
 def remove(store: Store, ledger: Ledger, found: Differences) -> None:
     """Remove strays, and forget documents that have lost points, so that the next run indexes them again."""
-    store.delete(found.strays)
+    for at in range(0, len(found.strays), UPSERT_POINTS):
+        store.delete(found.strays[at : at + UPSERT_POINTS])
     store.flush()
     ledger.forget(found.missing)
 

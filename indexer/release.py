@@ -12,8 +12,9 @@ from indexer.catalog import kept_artifact, open_encoder, publish, replayed
 from indexer.gate import Limits, objections
 from indexer.judgement import Judgement, Opened, answerable, judge
 from indexer.known_items import Queries, known_items
+from indexer.ledger import ledger_path, remove_ledger
 from indexer.settings import IndexSettings
-from indexer.store import Build, BuildLocked, Engine, IndexNotFound
+from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, StoreUnavailable
 from indexer.verify import Verification, verify
 from model.artifact import ArtifactError
 from model.encoder import Encoder
@@ -74,11 +75,16 @@ def release(engine: Engine, settings: IndexSettings, build: Build, options: Rele
         PublicationBlocked: The gate says no.
         StoreError: The engine failed, or the build is not ready.
     """
+    if build.state != "ready":
+        raise StoreError(
+            f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. The "
+            "command that began it goes on with it."
+        )
     judgement, note, build = None, "", replayed(settings, engine, build)
     if options.gate:
         build, judgement, note = _pass_gate(engine, settings, build, options)
     build = publish(settings, engine, build)
-    return Release(build, judgement, note, prune(engine, build.index, options.keep))
+    return Release(build, judgement, note, prune(engine, settings, build.index, options.keep))
 
 
 def verify_build(
@@ -94,7 +100,7 @@ def verify_build(
         return verify(store, build, encoder, watch=watch)
 
 
-def prune(engine: Engine, index: str, keep: int) -> list[str]:
+def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> list[str]:
     """Delete the oldest ready builds beyond `keep`, and return their ids; with 0 none is.
 
     The published build counts and stays, and so does one that is being made or is open (which the embedded engine
@@ -110,6 +116,7 @@ def prune(engine: Engine, index: str, keep: int) -> list[str]:
             engine.drop(build)
         except BuildLocked:
             continue
+        remove_ledger(ledger_path(settings.data, index, build.id))
         removed.append(build.id)
     return removed
 
@@ -121,7 +128,9 @@ def _pass_gate(
     with _opened(engine, settings, build) as candidate:
         verification = verify(candidate.store, build, candidate.encoder, watch=options.watch)
         judgement, note = None, ""
-        if published and published.id != build.id and verification.ok:
+        if not verification.ok and (published is None or published.id != build.id):
+            build = _marked(engine, build, verification)
+        elif published and published.id != build.id and verification.ok:
             judgement, note = _judgement(engine, settings, candidate, published, options.judged)
     if judgement:
         build = build.model_copy(update={"judged": judgement.facts})
@@ -147,8 +156,18 @@ def _judgement(
                 few = f"{len(queries.texts)} of {FEWEST_KNOWN_ITEMS} known items can be asked of both builds"
                 return None, f"not judged: {few}; give judgements of your own (--judge) to have it judged"
             return judge(candidate, live, queries), ""
-    except (ArtifactError, BuildLocked) as error:
+    except StoreUnavailable:
+        raise
+    except (ArtifactError, StoreError) as error:
         return None, f"not judged: {error}"
+
+
+def _marked(engine: Engine, build: Build, verification: Verification) -> Build:
+    """A build that is not what it says, marked so that no other copies its vectors."""
+    reason = "verification failed at " + ", ".join(check.name for check in verification.failed)
+    marked = build.model_copy(update={"reason": reason})
+    engine.save(marked)
+    return marked
 
 
 def _published(engine: Engine, index: str) -> Build | None:

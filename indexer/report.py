@@ -115,9 +115,9 @@ def builds_table(builds: Iterable[tuple[Build, bool, bool]]) -> Table:
 
 def seconds_left(build: Build) -> float | None:
     """Of reading and encoding, at the rate so far; None when it cannot be told."""
-    if build.state != "encoding" or not build.total or not build.read or not build.seconds:
+    if build.state != "encoding" or not build.total or not build.rate:
         return None
-    return (build.total - build.read) * build.seconds / build.read
+    return (build.total - build.read) / build.rate
 
 
 def _under_way(build: Build, running: bool) -> str:
@@ -127,7 +127,7 @@ def _under_way(build: Build, running: bool) -> str:
         return f"failed{far}"
     if not running:
         return f"stopped{far}"
-    rate = f", {build.read / build.seconds:.0f}/s" if build.seconds else ""
+    rate = f", {build.rate:.0f}/s" if build.rate else ""
     left = seconds_left(build)
     return f"{build.state}{far}{rate}" + (f", {timedelta(seconds=round(left))} left" if left is not None else "")
 

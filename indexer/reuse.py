@@ -8,10 +8,13 @@ from indexer.store import Build, Engine, Point, Store
 
 
 def reusable(engine: Engine, build: Build) -> Build | None:
-    """The newest ready build whose vectors `build` would get as well: of the same model and the same passages."""
+    """The newest ready build whose vectors `build` would get as well: of the same model and the same passages.
+
+    One that failed its verification is passed over.
+    """
     for older in engine.builds(build.index):
         alike = (older.fingerprint, older.chunking) == (build.fingerprint, build.chunking)
-        if older.state == "ready" and alike and older.id != build.id:
+        if older.state == "ready" and not older.reason and alike and older.id != build.id:
             return older
     return None
 

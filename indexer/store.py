@@ -89,7 +89,8 @@ class Build(BaseModel):
         read: Records read: `documents` and `dead`.
         total: Records there were to read, if that was known beforehand.
         seconds: Time spent on it, over all runs.
-        reason: Why it failed.
+        rate: Records that the last run read per second, but for those that were done before it.
+        reason: Why it failed, or failed its verification.
         journal: Live writes of the index up to here are in it; see `indexer.journal`.
         judged: What was measured before it was published: metric -> (mean, low, high).
     """
@@ -114,6 +115,7 @@ class Build(BaseModel):
     read: int = 0
     total: int | None = None
     seconds: float = 0.0
+    rate: float = 0.0
     state: State = "encoding"
     reason: str = ""
     journal: int = 0

@@ -193,6 +193,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     """What a user can mend: the errors whose message names the value and the remedy."""
     from indexer.build import BuildError
     from indexer.chunking import ChunkingError
+    from indexer.encoders import EncoderDied
     from indexer.store import StoreError
     from model.artifact import ArtifactError
     from model.encoder import ProviderError
@@ -205,6 +206,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
         BuildError,
         ChunkingError,
         DocumentNotFound,
+        EncoderDied,
         model.cli.MissingExtra,
         OSError,
         ProviderError,

@@ -387,12 +387,13 @@ def test_list_shows_how_far_a_build_is_and_that_one_is_stopped(
     engine = EdgeEngine(settings.data)
     [build] = engine.builds("default")
     going = build.model_copy(
-        update={"id": "going", "state": "encoding", "read": 1_500, "total": 6_000, "seconds": 30.0, "passages": 0}
+        update={"id": "going", "state": "encoding", "read": 1_500, "total": 6_000, "rate": 50.0, "passages": 0}
     )
     engine.create(going).close()
     assert "stopped 1,500 of 6,000" in dupmae("list").stdout
     with Ledger(ledger_path(settings.data, "default", "going"), "a plan"):
-        assert "encoding 1,500 of 6,000, 50/s, 0:01:30 left" in dupmae("list").stdout
+        shown = dupmae("list").stdout
+        assert all(part in shown for part in ("encoding 1,500", "6,000, 50/s", "0:01:30"))
         rows = {row["id"]: row for row in json.loads(dupmae("list", "--json").stdout)}
     assert (rows["going"]["running"], rows["going"]["seconds_left"]) == (True, 90)
     assert (rows[build_id]["running"], rows[build_id]["seconds_left"]) == (False, None)

@@ -14,9 +14,11 @@ from indexer.catalog import keep_artifact, models_folder
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.gate import Limits
+from indexer.journal import Write
 from indexer.known_items import Queries
 from indexer.points import point_id
 from indexer.release import PublicationBlocked, ReleaseOptions, prune, release
+from indexer.reuse import reusable
 from indexer.settings import IndexSettings
 from indexer.store import Build, Engine
 from model.artifact import Artifact, ArtifactError
@@ -142,8 +144,26 @@ def test_a_build_that_is_not_what_it_says_is_kept_from_going_live(
         store.flush()
     reason = stay_live(engine, settings, candidate, ReleaseOptions())
     assert "verification failed at points: 59, expected 60" in reason
+    [marked] = [build for build in engine.builds(INDEX) if build.id == candidate.id]
+    assert (marked.state, marked.reason) == ("ready", "verification failed at points")
+    later = built(engine, encoder, DOCUMENTS)
+    assert reusable(engine, later) == engine.published(INDEX), "its vectors are copied by no other build"
     release(engine, settings, candidate, ReleaseOptions(gate=False))
     assert engine.published(INDEX).id == candidate.id
+
+
+def test_a_build_that_is_not_ready_is_refused_before_anything_is_written_into_it(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    published = live(engine, encoder)
+    engine.journal(INDEX).append([Write.put(Document("new", text="a horse and a cat"))])
+    half = built(engine, encoder, DOCUMENTS).model_copy(update={"state": "encoding"})
+    engine.save(half)
+    with pytest.raises(StoreError, match="is encoding; only a ready build can be published"):
+        release(engine, settings, half, ReleaseOptions())
+    with closing(engine.open(INDEX, half.id)) as store:
+        assert store.count() == len(DOCUMENTS)
+    assert engine.published(INDEX).id == published.id
 
 
 def test_a_judged_set_decides_where_it_is_given(engine: Engine, settings: IndexSettings, encoder: Encoder) -> None:
@@ -204,32 +224,32 @@ def left(engine: Engine) -> list[str]:
     ],
 )
 def test_the_oldest_builds_go_and_never_the_published_one(
-    engine: Engine, published: int, keep: int, gone: list[str]
+    engine: Engine, settings: IndexSettings, published: int, keep: int, gone: list[str]
 ) -> None:
     builds = ready(engine, 5)
     engine.publish(builds[published])
-    assert prune(engine, INDEX, keep) == gone
+    assert prune(engine, settings, INDEX, keep) == gone
     assert sorted({*left(engine), *gone}) == ["b1", "b2", "b3", "b4", "b5"]
     assert engine.published(INDEX).id == builds[published].id
     assert not set(gone) & set(left(engine))
 
 
-def test_a_build_in_the_making_and_a_failed_one_are_nobodys_to_remove(engine: Engine) -> None:
+def test_a_build_in_the_making_and_a_failed_one_are_nobodys_to_remove(engine: Engine, settings: IndexSettings) -> None:
     builds = ready(engine, 4)
     engine.save(builds[0].model_copy(update={"state": "indexing"}))
     engine.save(builds[1].model_copy(update={"state": "failed"}))
     engine.publish(builds[3])
-    assert prune(engine, INDEX, 1) == ["b3"]
+    assert prune(engine, settings, INDEX, 1) == ["b3"]
     assert left(engine) == ["b4", "b2", "b1"]
 
 
-def test_a_build_that_is_open_is_not_removed(tmp_path: Path) -> None:
+def test_a_build_that_is_open_is_not_removed(settings: IndexSettings, tmp_path: Path) -> None:
     engine = EdgeEngine(tmp_path)
     builds = ready(engine, 3)
     engine.publish(builds[2])
     with closing(engine.open(INDEX, "b1")):
-        assert prune(engine, INDEX, 1) == ["b2"]
-    assert prune(engine, INDEX, 1) == ["b1"]
+        assert prune(engine, settings, INDEX, 1) == ["b2"]
+    assert prune(engine, settings, INDEX, 1) == ["b1"]
 
 
 def test_builds_are_removed_after_the_publication_and_not_after_a_refusal(
