@@ -20,7 +20,7 @@ from indexer.points import point_id
 from indexer.release import PublicationBlocked, ReleaseOptions, prune, release
 from indexer.reuse import reusable
 from indexer.settings import IndexSettings
-from indexer.store import Build, Engine
+from indexer.store import Build, Engine, StoreError
 from model.artifact import Artifact, ArtifactError
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder
