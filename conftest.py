@@ -4,6 +4,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,6 +12,7 @@ MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "gpu": (lambda: shutil.which("nvidia-smi"), "needs a CUDA device"),
     "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
     "data": (lambda: os.environ.get("TEST_DATA"), "needs the judged collections; set TEST_DATA to their folder"),
+    "ray": (lambda: find_spec("ray"), "needs Ray; pip install ray"),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 

@@ -1,6 +1,5 @@
 """A build whose encoders are actors of a Ray cluster is the build of one process, also when an actor is killed."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +51,6 @@ print(ready.documents, ready.dead)
 
 
 @pytest.mark.ray
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'dupmae-search[ray]'")
 def test_two_workers_of_which_one_is_killed_make_the_build_of_one_process(
     tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path: Path
 ) -> None:
