@@ -6,6 +6,7 @@ replayed first. So a write that reached the journal and not the store, or that a
 
 from typing import NamedTuple, cast
 
+from indexer.checks import check_points
 from indexer.chunking import Chunker
 from indexer.documents import Document
 from indexer.encoding import encode_passages
@@ -69,12 +70,15 @@ class LiveBuild:
 
         Raises:
             EncodingError: It has no vector; nothing is written.
-            StoreError: As `Journal.append` and `Store.upsert`; repeat the write.
+            StoreError: No engine can hold it, and nothing is written; or as `Journal.append` and `Store.upsert`: repeat
+                the write.
         """
         encoded = encode_passages(self._chunker, [document])
         for _, reason in encoded.refused:
             raise EncodingError(reason, (0,))
-        return self._write(Write.put(document), encoded.documents[0].points)
+        points = encoded.documents[0].points
+        check_points(points, self.build.dense_dim)
+        return self._write(Write.put(document), points)
 
     def delete(self, document_id: str) -> Written:
         """Remove a document, if the index holds it.

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qdrant_edge as edge
+from pydantic import JsonValue
 from qdrant_client import QdrantClient
 
+from indexer.checks import MAX_DEPTH
 from indexer.chunking import Chunker
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.edge_journal import EdgeJournal
+from indexer.edge_requests import sparse_vector
 from indexer.encoding import encode_passages
 from indexer.journal import Write
 from indexer.live import LiveBuild, stored_document
@@ -25,6 +29,7 @@ from indexer.qdrant_journal import QdrantJournal
 from indexer.replay import replay
 from indexer.store import Build, Engine, Point, Store, StoreError
 from model.encoder import Encoder
+from tests.indexer.brute_force import nested, new_build, random_points
 from tests.indexer.conftest import ENGINES
 
 GULL = Document(
@@ -206,6 +211,53 @@ def test_a_document_that_the_model_cannot_encode_is_taken_out_and_logged(
         replay(store, Chunker(tiny_encoder, store.build.chunking), journal, 0)
         assert documents(store) == {"b": "the queen"}
     assert "document 'a' is not in this build: no word in it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(nested(MAX_DEPTH), f"has metadata nested more than {MAX_DEPTH} deep"), (float("nan"), "is not JSON")],
+    ids=["nested", "NaN"],
+)
+def test_what_no_engine_can_hold_is_refused_before_it_is_in_the_journal(
+    engine: Engine, tiny_encoder: Encoder, value: JsonValue, reason: str
+) -> None:
+    with closing(new_store(engine, tiny_encoder, [])) as store:
+        with pytest.raises(StoreError, match=f"Document 'gull' .*{reason}"):
+            LiveBuild(engine, store, tiny_encoder).put(Document("gull", text="the king", metadata={"value": value}))
+        assert (engine.journal("test-birds").position(), store.count()) == (0, 0)
+
+
+def test_a_document_that_the_store_refuses_is_taken_out_and_logged_and_the_others_are_stored(
+    engine: Engine, tiny_encoder: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(engine, tiny_encoder, [Document(id, text="the king") for id in ("deep", "gone", "kept")])
+    journal = engine.journal("test-birds")
+    journal.append([Write.put(Document("deep", text="a dog", metadata=nested(200))), Write.delete("gone")])
+    journal.append([Write.put(Document("new", text="the queen"))])
+    with closing(store):
+        assert replay(store, Chunker(tiny_encoder, store.build.chunking), journal, 0) == 3
+        assert documents(store) == {"kept": "the king", "new": "the queen"}
+    assert "document 'deep' is not in this build: Document 'deep' has metadata nested" in caplog.text
+
+
+def test_a_store_that_fails_is_no_reason_to_leave_a_document_out(engine: Engine, tiny_encoder: Encoder) -> None:
+    new_store(engine, tiny_encoder, []).close()
+    journal = engine.journal("test-birds")
+    journal.append([Write.put(GULL)])
+    with closing(engine.open("test-birds", "one")) as reader, pytest.raises(StoreError, match="open for reading only"):
+        replay(reader, Chunker(tiny_encoder, reader.build.chunking), journal, 0)
+
+
+def test_a_panic_of_the_embedded_engine_is_an_error_that_names_the_build(tmp_path: Path) -> None:
+    engine = EdgeEngine(tmp_path)
+    engine.create(new_build("one")).close()
+    (point,) = random_points(1, seed=1)
+    shard = edge.EdgeShard.load(str(tmp_path / "indexes" / "test-birds" / "builds" / "one" / "shard"))
+    vectors = {"cls": point.vector.cls.tolist(), "ot": sparse_vector(point.vector)}
+    shard.update(edge.UpdateOperation.upsert_points([edge.Point(point.id, vectors, nested(200) | {"chunk": 0})]))
+    shard.close()
+    with closing(engine.open("test-birds", "one")) as store, pytest.raises(StoreError, match="Build one of index"):
+        store.count_documents()
 
 
 def test_what_another_replica_wrote_is_in_the_build_before_the_next_write(

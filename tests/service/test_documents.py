@@ -106,6 +106,7 @@ async def test_a_service_that_is_not_the_writer_reads_documents_and_refuses_to_w
         ('{"text": "a dog", "metadata": {"n": NaN}}', "not JSON compliant"),
         ('{"text": "a dog", "metadata": {"n": 1e999}}', "not JSON compliant"),
         ('{"text": "a dog", "metadata": {"n": [9223372036854775808]}}', "does not fit into 64 bits"),
+        ('{"text": "a dog", "metadata": ' + '{"in": ' * 65 + "0" + "}" * 66, "metadata is nested more than 64 deep"),
         ('{"text": "\\ud800"}', "surrogates"),
         ('{"text": "\\u200b"}', "no word"),
         ('{"text": 5}', "text"),
