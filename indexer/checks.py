@@ -4,13 +4,16 @@ The engines would take NaN, zeros and repeated indices without a word and answer
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 import numpy as np
 
 from indexer.store import Point, StoreError
 from model.vector import FusedVector
+
+MAX_DEPTH = 64
+"""How deep metadata may be nested. The embedded engine stores any depth, but reads none beyond 126 again."""
 
 
 def check_points(points: Iterable[Point], dense_dim: int) -> None:
@@ -19,10 +22,24 @@ def check_points(points: Iterable[Point], dense_dim: int) -> None:
         name = f"Document {point.payload.get('doc_id', point.id)!r}"
         check_point_ids([point.id])
         check_vector(point.vector, dense_dim, name)
+        if any(map(is_too_deep, point.payload.values())):
+            raise StoreError(f"{name} has metadata nested more than {MAX_DEPTH} deep.")
         try:
             json.dumps(point.payload, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise StoreError(f"{name} has a payload that is not JSON in UTF-8: {error}.") from error
+
+
+def is_too_deep(value: object, levels: int = MAX_DEPTH) -> bool:
+    """Whether more than so many objects and lists stand in each other.
+
+    >>> is_too_deep({"tags": [{}]}, 3), is_too_deep({"tags": [{}]}, 2)
+    (False, True)
+    """
+    if not isinstance(value, Mapping | list):
+        return False
+    inside = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(is_too_deep(each, levels - 1) for each in inside)
 
 
 def check_point_ids(ids: Iterable[str]) -> None:

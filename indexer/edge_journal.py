@@ -35,6 +35,8 @@ class Line(NamedTuple):
 class EdgeJournal:
     """The journal of one index. Several processes may write to it, one after the other."""
 
+    unsettled = 0  # one process at a time writes to a build
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read = Line({}, 0, 0)

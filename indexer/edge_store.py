@@ -155,11 +155,14 @@ def _point(record: edge.Record) -> Point:
 
 @contextmanager
 def naming(build: Build) -> Iterator[None]:
-    """Name the build in the engine's errors, which are bare `Exception`s: anything narrower is our own mistake."""
+    """Name the build in the engine's errors, which are bare `Exception`s: anything narrower is our own mistake.
+
+    Its panics are no `Exception`s, and their class cannot be imported.
+    """
     try:
         yield
-    except Exception as error:
-        if type(error) is not Exception:
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
         raise StoreError(
             f"Build {build.id} of index {build.index}: {error}. If the folder is damaged, build the index again."

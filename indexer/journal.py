@@ -64,7 +64,13 @@ class Write:
 
 
 class Journal(Protocol):
-    """The live writes of one index, numbered from 1. Nothing in it is ever changed."""
+    """The live writes of one index, numbered from 1. Nothing in it is ever changed.
+
+    Attributes:
+        unsettled: How many of the last writes another replica may still be storing, late and out of order.
+    """
+
+    unsettled: int
 
     def append(self, writes: Sequence[Write]) -> int:
         """Add writes in their order, durably, and return the position of the last.

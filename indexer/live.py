@@ -2,17 +2,21 @@
 
 A write is in the journal before it is in the build, and whatever the journal holds beyond the build's position is
 replayed first. So a write that reached the journal and not the store, or that another replica made, is never overtaken.
+
+A replica that stores its write late may undo a later one. It mends that by reading the journal once more, unless it
+dies before. So whoever opens a build replays its last writes again, where several replicas may have made them.
 """
 
 from typing import NamedTuple, cast
 
+from indexer.checks import check_points
 from indexer.chunking import Chunker
 from indexer.documents import Document
 from indexer.encoding import encode_passages
 from indexer.journal import Write
 from indexer.points import point_id
 from indexer.replay import replay, replayed_facts, store_points
-from indexer.store import Engine, Point, Store, StoreError
+from indexer.store import Build, Engine, Point, Store, StoreError
 from model.encoder import Encoder, EncodingError
 
 
@@ -61,7 +65,8 @@ class LiveBuild:
         self._store = store
         self._chunker = Chunker(encoder, store.build.chunking)
         self._journal = engine.journal(store.build.index)
-        self._saved = store.build.journal
+        self._saved = _live_facts(store.build)
+        self._settled = max(0, store.build.journal - self._journal.unsettled)
         self.build = store.build
 
     def put(self, document: Document) -> Written:
@@ -69,12 +74,15 @@ class LiveBuild:
 
         Raises:
             EncodingError: It has no vector; nothing is written.
-            StoreError: As `Journal.append` and `Store.upsert`; repeat the write.
+            StoreError: No engine can hold it, and nothing is written; or as `Journal.append` and `Store.upsert`: repeat
+                the write.
         """
         encoded = encode_passages(self._chunker, [document])
         for _, reason in encoded.refused:
             raise EncodingError(reason, (0,))
-        return self._write(Write.put(document), encoded.documents[0].points)
+        points = encoded.documents[0].points
+        check_points(points, self.build.dense_dim)
+        return self._write(Write.put(document), points)
 
     def delete(self, document_id: str) -> Written:
         """Remove a document, if the index holds it.
@@ -85,26 +93,35 @@ class LiveBuild:
         return self._write(Write.delete(document_id), [])
 
     def catch_up(self) -> None:
-        """Replay what the journal holds beyond this build; see `replay`."""
+        """Replay what the journal holds beyond this build, and at first its unsettled writes; see `replay`."""
         end = self._journal.position()
         if end < self.build.journal:
             raise StoreError(
                 f"The journal of index {self.build.index} ends at {end}, but build {self.build.id} has read up to "
                 f"{self.build.journal}: writes are lost. Restore the journal, or build the index again."
             )
-        if end > self.build.journal:
-            position = replay(self._store, self._chunker, self._journal, self.build.journal)
-            self.build = replayed_facts(self._store, self.build, position)
+        if end > self._settled:
+            self._settled = replay(self._store, self._chunker, self._journal, self._settled)
+            self.build = replayed_facts(self._store, self.build, self._settled)
 
     def save(self) -> None:
-        """Make durable what was written, and how far the build has read: less to replay for whoever opens it next."""
-        if self.build.journal == self._saved:
+        """Make durable what was written, and how far the build has read: less to replay for whoever opens it next.
+
+        Raises:
+            StoreError: The engine failed, or the build is gone, which a server does not keep anybody from deleting.
+        """
+        live = _live_facts(self.build)
+        if live == self._saved:
             return
         self._store.flush()
-        live = {name: getattr(self.build, name) for name in ("journal", "documents", "passages")}
-        (facts,) = (build for build in self._engine.builds(self.build.index) if build.id == self.build.id)
+        facts = next((build for build in self._engine.builds(self.build.index) if build.id == self.build.id), None)
+        if facts is None:
+            raise StoreError(
+                f"Build {self.build.id} of index {self.build.index} was deleted while it was open; its writes are in "
+                "the journal, and in every build that is published."
+            )
         self._engine.save(facts.model_copy(update=live))
-        self._saved = self.build.journal
+        self._saved = live
 
     def _write(self, write: Write, points: list[Point]) -> Written:
         self.catch_up()
@@ -119,6 +136,11 @@ class LiveBuild:
             self.build = self.build.model_copy(
                 update={"journal": position, "documents": documents, "passages": passages}
             )
-        else:
-            self.catch_up()
+            self._settled = position
+        self.catch_up()  # what others wrote meanwhile, and may have stored before this
         return Written(position, existed)
+
+
+def _live_facts(build: Build) -> dict[str, int]:
+    """What live writes change."""
+    return {"journal": build.journal, "documents": build.documents, "passages": build.passages}

@@ -18,10 +18,14 @@ FIRST_VERSION = (1, 17)
 """The first server that inserts without replacing; an older one would take it for a plain write and lose one of two."""
 
 PAGE = 256
+UNSETTLED = 256
+"""More writes than others make while a replica stores one, or dies of it."""
 
 
 class QdrantJournal:
     """The journal of one index. Made by `QdrantEngine`, whose client it shares."""
+
+    unsettled = UNSETTLED
 
     def __init__(self, client: QdrantClient, collection: str) -> None:
         self._client = client
@@ -73,7 +77,7 @@ class QdrantJournal:
                     update_mode=models.UpdateMode.INSERT_ONLY,
                 )
                 (there,) = self._client.retrieve(self._collection, [position], consistency=_MAJORITY)
-            if there.payload == payload:
+            if (there.payload or {}).get("token") == token:  # not all of it: a float may come back as its neighbour
                 return position
             position += 1
 

@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from indexer.chunking import Chunker
 from indexer.encoding import encode_passages
-from indexer.journal import Journal
-from indexer.store import Build, Point, Store
+from indexer.journal import Journal, Write
+from indexer.store import Build, Point, Store, StoreError, StoreUnavailable
 
 LOGGER = logging.getLogger("dupmae.journal")
 
@@ -23,7 +23,7 @@ WINDOW = 64
 def replay(store: Store, chunker: Chunker, journal: Journal, since: int) -> int:
     """Bring a build up to date with the journal of its index.
 
-    A document that this model cannot encode is taken out of the build, and logged.
+    A document that this model cannot encode, or the store cannot hold, is taken out of the build, and logged.
 
     Args:
         store: The build, open for writing.
@@ -40,11 +40,7 @@ def replay(store: Store, chunker: Chunker, journal: Journal, since: int) -> int:
     newest = {write.document_id: position for position, write in journal.since(since)}
     writes = (write for position, write in journal.since(since) if newest.get(write.document_id) == position)
     while window := list(islice(writes, WINDOW)):
-        encoded = encode_passages(chunker, [write.document for write in window if write.document])
-        for document, reason in encoded.refused:
-            LOGGER.warning("index %r: document %r is not in this build: %s", store.build.index, document.id, reason)
-        points = [point for document in encoded.documents for point in document.points]
-        store_points(store, [write.document_id for write in window], points)
+        _store_writes(store, chunker, window)
     store.flush()
     return max(newest.values(), default=since)
 
@@ -54,6 +50,38 @@ def replayed_facts(store: Store, build: Build, position: int) -> Build:
     return build.model_copy(
         update={"journal": position, "documents": store.count_documents(), "passages": store.count()}
     )
+
+
+def _store_writes(store: Store, chunker: Chunker, writes: Sequence[Write]) -> None:
+    """Store the outcome of some writes to different documents."""
+    encoded = encode_passages(chunker, [write.document for write in writes if write.document])
+    for document, reason in encoded.refused:
+        _log_left_out(store, document.id, reason)
+    points = {document.document.id: document.points for document in encoded.documents}
+    try:
+        store_points(
+            store, [write.document_id for write in writes], [point for some in points.values() for point in some]
+        )
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        for write in writes:
+            _store_alone(store, write.document_id, points.get(write.document_id, []))
+
+
+def _store_alone(store: Store, document_id: str, points: Sequence[Point]) -> None:
+    """Store one document or leave it out; a store that does not take its deletion either is itself the trouble."""
+    try:
+        store_points(store, [document_id], points)
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        store_points(store, [document_id], [])
+        _log_left_out(store, document_id, str(error))
+
+
+def _log_left_out(store: Store, document_id: str, reason: str) -> None:
+    LOGGER.warning("index %r: document %r is not in this build: %s", store.build.index, document_id, reason)
 
 
 def store_points(store: Store, document_ids: Sequence[str], points: Sequence[Point]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from indexer.checks import MAX_DEPTH, is_too_deep
 from indexer.grouping import GroupBy
 from indexer.store import INDEX_NAME, Mode
 
@@ -161,6 +162,8 @@ class DocumentIn(BaseModel):
     def _storable(self) -> Self:
         if not (self.title.strip() or self.text.strip()):
             raise ValueError("title and text are both empty")
+        if is_too_deep(self.metadata):
+            raise ValueError(f"metadata is nested more than {MAX_DEPTH} deep")
         content = json.dumps(self.model_dump(), ensure_ascii=False, allow_nan=False)
         content.encode()  # half of a surrogate pair, which JSON can hold and no encoder takes, is a ValueError
         json.loads(content, parse_int=_int64)

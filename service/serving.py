@@ -13,7 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from indexer.live import LiveBuild, Written
 from indexer.store import Build, IndexNotFound, StoreError
@@ -120,16 +120,18 @@ class Serving:
         async with self._switching:  # a switch that has begun is finished: nobody could close what its thread opens
             if self._following:
                 self._following.cancel()
-        for task in list(self._opening.values()):
-            with suppress(IndexNotFound, NotReady):
-                await task
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)  # whoever waited for it has heard of it
         for batcher in list(self._batchers.values()):
             await batcher.close()
         self._retiring |= {desk: asyncio.create_task(self._retire(desk)) for desk in self._desks.values()}
-        await asyncio.gather(*self._retiring.values())
-        if self._searchers is not None:
-            await asyncio.to_thread(self._searchers.close)
-        self._threads.shutdown()
+        for error in await asyncio.gather(*self._retiring.values(), return_exceptions=True):
+            if error:
+                LOGGER.error("a build was not closed in order", exc_info=error)
+        try:
+            if self._searchers is not None:
+                await asyncio.to_thread(self._searchers.close)
+        finally:
+            self._threads.shutdown()
 
     def _opening_of(self, index: str) -> asyncio.Task[Desk]:
         """The one attempt under way for this index, which everybody who wants it waits for."""
@@ -199,7 +201,7 @@ class Serving:
                 await self._take_over(index, await self._load(self._searchers, index))
             elif desk.live:
                 await self._keep_up(index, desk, desk.live)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new build, the old one answers and is kept
+        except Exception as error:  # noqa: BLE001 - whatever the new build raises, the old one answers, and `_follow` lives
             self._setbacks.failed(index, build_id, str(error) or type(error).__name__, now())
             self._metrics.switch_failed(index, True)
         else:
@@ -238,13 +240,14 @@ class Serving:
     async def _retire(self, desk: Desk) -> None:
         """Close a desk when its last request has left it."""
         await desk.left()
-        if desk.live:
-            try:
+        try:
+            if desk.live:
                 await asyncio.to_thread(desk.live.save)
-            except StoreError as error:
-                LOGGER.warning("what build %s has read of the journal is read again: %s", desk.build.id, error)
-        await self._close(desk)
-        self._retiring.pop(desk, None)
+        except StoreError as error:
+            LOGGER.warning("what build %s has read of the journal is read again: %s", desk.build.id, error)
+        finally:
+            await self._close(desk)
+            self._retiring.pop(desk, None)
 
     async def _close(self, desk: Desk) -> None:
         """Release a build, and its batcher if no other desk has it."""

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
+from indexer.checks import MAX_DEPTH, is_too_deep
 from indexer.documents import Document
 from indexer.sources.options import Field
 from model.lines import MAX_LINE_BYTES, SourceError, parse_object, too_long
@@ -34,7 +35,7 @@ def make_document(record: Mapping[str, JsonValue], columns: Columns, source: str
         line: The line there.
 
     Raises:
-        ValueError: No id, neither title nor text, a value of the wrong kind, or more than a line may hold.
+        ValueError: No id, neither title nor text, a value of the wrong kind, or more than a line or an engine may hold.
     """
     used = {name: columns.get(name) or _present(record, name) for name in NAMES}
     identifier = _identifier(record, used["id"])
@@ -50,7 +51,10 @@ def make_document(record: Mapping[str, JsonValue], columns: Columns, source: str
     for names in used.values():
         for column in names:
             _remove(rest, column)
-    return Document(identifier, title, text, url, _merged(rest), source, line)
+    metadata = _merged(rest)
+    if is_too_deep(metadata):
+        raise ValueError(f"metadata is nested more than {MAX_DEPTH} deep")
+    return Document(identifier, title, text, url, metadata, source, line)
 
 
 def check_columns(names: Sequence[str], columns: Columns, where: str) -> None:

@@ -84,6 +84,11 @@ def numbered_point(number: int, vector: FusedVector) -> Point:
     return Point(point_id(f"d{number}"), vector, payload)
 
 
+def nested(depth: int) -> Payload:
+    """Objects in each other, so many."""
+    return {"in": nested(depth - 1)} if depth > 1 else {}
+
+
 def random_points(count: int, seed: int) -> list[Point]:
     rng = np.random.default_rng(seed)
     return [numbered_point(number, random_vector(rng)) for number in range(count)]

@@ -1,5 +1,6 @@
 """The journal of live writes: one contract over every engine, what a crash leaves of it, and its way into a build."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -11,20 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qdrant_edge as edge
+from pydantic import JsonValue
 from qdrant_client import QdrantClient
 
+from indexer.checks import MAX_DEPTH
 from indexer.chunking import Chunker
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.edge_journal import EdgeJournal
+from indexer.edge_requests import sparse_vector
 from indexer.encoding import encode_passages
 from indexer.journal import Write
 from indexer.live import LiveBuild, stored_document
 from indexer.points import point_id
+from indexer.qdrant import QdrantEngine
 from indexer.qdrant_journal import QdrantJournal
 from indexer.replay import replay
 from indexer.store import Build, Engine, Point, Store, StoreError
 from model.encoder import Encoder
+from tests.indexer.brute_force import nested, new_build, random_points
 from tests.indexer.conftest import ENGINES
 
 GULL = Document(
@@ -108,6 +115,30 @@ def test_of_two_replicas_that_take_one_position_the_later_takes_the_next() -> No
         assert journal.append([Write.delete("mine")]) == 3
         assert journal.append([Write.delete("mine too")]) == 4
         assert [id for _, id in ids(journal.since(0))] == ["rival-2", "rival-1", "mine", "mine too"]
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+def test_a_number_that_comes_back_as_its_neighbour_is_still_the_write_that_was_made() -> None:
+    class Rounding(QdrantClient):
+        """Reads one number a little off, and does not take a write for ever."""
+
+        left = 2
+
+        def upsert(self, *args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            assert self.left >= 0, "the same write is appended again and again"
+            return super().upsert(*args, **kwargs)
+
+        def retrieve(self, *args: Any, **kwargs: Any) -> Any:
+            (record,) = super().retrieve(*args, **kwargs)
+            metadata = record.payload["write"]["put"]["metadata"]  # type: ignore[index]  # a write has a payload
+            metadata["price"] = math.nextafter(metadata["price"], 1)
+            return [record]
+
+    with closing(Rounding(":memory:")) as client:
+        journal = QdrantJournal(client, "birds--journal")
+        assert journal.append([Write.put(Document("gull", metadata={"price": 0.1}))]) == 1
+        assert journal.append([Write.put(Document("tern", metadata={"price": 0.2}))]) == 2
 
 
 def test_processes_that_are_killed_after_their_writes_leave_every_one_of_them(tmp_path: Path) -> None:
@@ -208,6 +239,53 @@ def test_a_document_that_the_model_cannot_encode_is_taken_out_and_logged(
     assert "document 'a' is not in this build: no word in it" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(nested(MAX_DEPTH), f"has metadata nested more than {MAX_DEPTH} deep"), (float("nan"), "is not JSON")],
+    ids=["nested", "NaN"],
+)
+def test_what_no_engine_can_hold_is_refused_before_it_is_in_the_journal(
+    engine: Engine, tiny_encoder: Encoder, value: JsonValue, reason: str
+) -> None:
+    with closing(new_store(engine, tiny_encoder, [])) as store:
+        with pytest.raises(StoreError, match=f"Document 'gull' .*{reason}"):
+            LiveBuild(engine, store, tiny_encoder).put(Document("gull", text="the king", metadata={"value": value}))
+        assert (engine.journal("test-birds").position(), store.count()) == (0, 0)
+
+
+def test_a_document_that_the_store_refuses_is_taken_out_and_logged_and_the_others_are_stored(
+    engine: Engine, tiny_encoder: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(engine, tiny_encoder, [Document(id, text="the king") for id in ("deep", "gone", "kept")])
+    journal = engine.journal("test-birds")
+    journal.append([Write.put(Document("deep", text="a dog", metadata=nested(200))), Write.delete("gone")])
+    journal.append([Write.put(Document("new", text="the queen"))])
+    with closing(store):
+        assert replay(store, Chunker(tiny_encoder, store.build.chunking), journal, 0) == 3
+        assert documents(store) == {"kept": "the king", "new": "the queen"}
+    assert "document 'deep' is not in this build: Document 'deep' has metadata nested" in caplog.text
+
+
+def test_a_store_that_fails_is_no_reason_to_leave_a_document_out(engine: Engine, tiny_encoder: Encoder) -> None:
+    new_store(engine, tiny_encoder, []).close()
+    journal = engine.journal("test-birds")
+    journal.append([Write.put(GULL)])
+    with closing(engine.open("test-birds", "one")) as reader, pytest.raises(StoreError, match="open for reading only"):
+        replay(reader, Chunker(tiny_encoder, reader.build.chunking), journal, 0)
+
+
+def test_a_panic_of_the_embedded_engine_is_an_error_that_names_the_build(tmp_path: Path) -> None:
+    engine = EdgeEngine(tmp_path)
+    engine.create(new_build("one")).close()
+    (point,) = random_points(1, seed=1)
+    shard = edge.EdgeShard.load(str(tmp_path / "indexes" / "test-birds" / "builds" / "one" / "shard"))
+    vectors = {"cls": point.vector.cls.tolist(), "ot": sparse_vector(point.vector)}
+    shard.update(edge.UpdateOperation.upsert_points([edge.Point(point.id, vectors, nested(200) | {"chunk": 0})]))
+    shard.close()
+    with closing(engine.open("test-birds", "one")) as store, pytest.raises(StoreError, match="Build one of index"):
+        store.count_documents()
+
+
 def test_what_another_replica_wrote_is_in_the_build_before_the_next_write(
     engine: Engine, tiny_encoder: Encoder
 ) -> None:
@@ -223,6 +301,73 @@ def test_what_another_replica_wrote_is_in_the_build_before_the_next_write(
         live.save()
     (saved,) = engine.builds("test-birds")
     assert (saved.journal, saved.documents, saved.passages) == (4, 2, 2)
+
+
+class Killed(Exception):
+    """A replica is gone."""
+
+
+class Late(QdrantClient):
+    """Stores what the first replica writes only after another one has made a later write, and may be killed then."""
+
+    other: LiveBuild | None = None
+    killed = False
+
+    def upsert(self, collection_name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.other is None or collection_name.endswith("--journal"):
+            return super().upsert(collection_name, *args, **kwargs)
+        other, self.other = self.other, None
+        other.put(Document("gull", text="a horse"))
+        other.save()
+        result = super().upsert(collection_name, *args, **kwargs)
+        if self.killed:
+            raise Killed
+        return result
+
+
+@pytest.fixture
+def late() -> Iterator[Late]:
+    with closing(Late(":memory:")) as client:
+        yield client
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+def test_a_replica_that_stores_its_write_after_a_later_one_leaves_the_later_one(
+    late: Late, tiny_encoder: Encoder
+) -> None:
+    engine = QdrantEngine(late)
+    store = new_store(engine, tiny_encoder, [Document("gull", text="the king")])
+    late.other = LiveBuild(engine, engine.open("test-birds", "one", write=True), tiny_encoder)
+    live = LiveBuild(engine, store, tiny_encoder)
+    assert live.put(Document("gull", text="a cat")) == (1, True)
+    assert documents(store) == {"gull": "a horse"}
+    assert live.build.journal == 2
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+def test_what_a_replica_stored_too_late_before_it_was_killed_is_mended_by_who_opens_the_build(
+    late: Late, tiny_encoder: Encoder
+) -> None:
+    engine = QdrantEngine(late)
+    store = new_store(engine, tiny_encoder, [Document("gull", text="the king")])
+    late.other = LiveBuild(engine, engine.open("test-birds", "one", write=True), tiny_encoder)
+    late.killed = True
+    with pytest.raises(Killed):
+        LiveBuild(engine, store, tiny_encoder).put(Document("gull", text="a cat"))
+    (facts,) = engine.builds("test-birds")
+    assert (facts.journal, documents(store)) == (2, {"gull": "a cat"})
+    LiveBuild(engine, engine.open("test-birds", "one", write=True), tiny_encoder).catch_up()
+    assert documents(store) == {"gull": "a horse"}
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+def test_a_build_that_was_deleted_while_it_was_open_is_an_error_that_says_so(tiny_encoder: Encoder) -> None:
+    with closing(QdrantEngine(QdrantClient(":memory:"))) as engine:
+        live = LiveBuild(engine, new_store(engine, tiny_encoder, []), tiny_encoder)
+        live.put(Document("gull", text="a cat"))
+        engine.drop(live.build)
+        with pytest.raises(StoreError, match="Build one of index test-birds was deleted while it was open"):
+            live.save()
 
 
 def test_a_journal_that_lost_writes_is_an_error(tmp_path: Path, tiny_encoder: Encoder) -> None:

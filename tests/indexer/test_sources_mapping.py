@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from indexer.checks import MAX_DEPTH
 from indexer.documents import Document
 from indexer.sources import parse_columns
 from indexer.sources.mapping import make_document
+from tests.indexer.brute_force import nested
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,14 @@ def test_a_value_that_metadata_would_hide_is_refused() -> None:
         make_document({"id": "a", "text": "x", "lang": "en", "metadata": {"lang": "de"}}, {})
     same = make_document({"id": "a", "text": "x", "lang": "en", "metadata": {"lang": "en"}}, {})
     assert same.metadata == {"lang": "en"}
+
+
+def test_metadata_that_no_engine_reads_again_is_refused() -> None:
+    deepest = nested(MAX_DEPTH - 1)
+    assert make_document({"id": "a", "text": "x", "more": deepest}, {}).metadata == {"more": deepest}
+    for record in ({"more": nested(MAX_DEPTH)}, {"metadata": nested(MAX_DEPTH + 1)}):
+        with pytest.raises(ValueError, match=f"metadata is nested more than {MAX_DEPTH} deep"):
+            make_document({"id": "a", "text": "x", **record}, {})
 
 
 @pytest.mark.parametrize("pair", ["", "id", "id=", "id=a,", "name=a", "=a"])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from indexer.checks import MAX_DEPTH
 from indexer.store import FieldType, Filter, Mode, Payload, Point, Store, StoreError
 from model.vector import FusedVector
 from tests.indexer.brute_force import (
@@ -15,6 +16,7 @@ from tests.indexer.brute_force import (
     BruteForce,
     assert_equal_points,
     assert_same_hits,
+    nested,
     new_build,
     numbered_point,
     random_points,
@@ -227,6 +229,15 @@ def test_a_payload_that_is_not_json_is_refused_by_name(store: Store, value: obje
     payload: dict[str, object] = {"doc_id": "d7", "title": value}
     with pytest.raises(StoreError, match="Document 'd7' has a payload that is not JSON"):
         store.upsert([Point(numbered_point(7, GOOD).id, GOOD, payload)])  # type: ignore[arg-type]  # what is tested
+
+
+def test_metadata_is_as_deep_as_allowed_and_no_deeper(store: Store) -> None:
+    point = numbered_point(7, GOOD)
+    held = replace(point, payload=point.payload | {"metadata": nested(MAX_DEPTH)})
+    store.upsert([held])
+    assert [hit.point.payload for hit in store.search(GOOD)] == [held.payload]
+    with pytest.raises(StoreError, match=f"Document 'd7' has metadata nested more than {MAX_DEPTH} deep"):
+        store.upsert([replace(point, payload=point.payload | {"metadata": nested(MAX_DEPTH + 1)})])
 
 
 @pytest.mark.parametrize("id", ["7", "d7", "5CD9D8A8-E438-5800-85A3-6285F2DCD694"])

@@ -106,6 +106,7 @@ async def test_a_service_that_is_not_the_writer_reads_documents_and_refuses_to_w
         ('{"text": "a dog", "metadata": {"n": NaN}}', "not JSON compliant"),
         ('{"text": "a dog", "metadata": {"n": 1e999}}', "not JSON compliant"),
         ('{"text": "a dog", "metadata": {"n": [9223372036854775808]}}', "does not fit into 64 bits"),
+        ('{"text": "a dog", "metadata": ' + '{"in": ' * 65 + "0" + "}" * 66, "metadata is nested more than 64 deep"),
         ('{"text": "\\ud800"}', "surrogates"),
         ('{"text": "\\u200b"}', "no word"),
         ('{"text": 5}', "text"),
@@ -208,3 +209,20 @@ async def test_on_a_server_a_build_that_takes_over_has_the_writes_that_came_afte
         assert "king" not in texts
         facts = next(build for build in engine.builds("default") if build.id == second.id)
     assert (facts.journal, facts.documents) == (2, len(DOCUMENTS))
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+async def test_a_service_whose_build_was_deleted_on_the_server_says_so_and_closes_everything(
+    site: Site, serve: Serve, tiny_artifact: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = QdrantEngine(QdrantClient(":memory:"))
+    site.engine = engine  # the artifacts stay where they are
+    first = site.publish(site.build(tiny_artifact))
+    changes = {"data": site.settings.data, "writable": True, "switch_s": 3600, "threads": 1}
+    async with serve(lambda: Searchers(engine, site.settings), **changes) as client:
+        assert (await client.put("/v1/documents/new", json={"text": "a dog"})).status_code == 201
+        site.publish(site.build(tiny_artifact))
+        engine.drop(first)
+    assert f"Build {first.id} of index default was deleted while it was open" in caplog.text
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.indexes()

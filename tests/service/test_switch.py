@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from indexer.edge import EdgeEngine
 from indexer.store import Build, BuildLocked
 from model.artifact import Artifact
 from model.encoder import Encoder
+from service.metrics import Metrics
 from service.searcher import Searchers
+from service.serving import Serving
 from service.settings import Settings
 from service.switch import LONGEST_WAIT_S, Setbacks
 from tests.service.conftest import Serve
@@ -174,3 +177,20 @@ def test_a_build_that_failed_is_tried_less_and_less_often_and_another_one_at_onc
     assert setbacks.due("notes", "b3", now)
     setbacks.over("notes")
     assert setbacks.due("notes", "b2", now)
+
+
+async def test_a_service_closes_whatever_broke_while_it_opened(
+    settings: Settings,
+) -> None:
+    closing = threading.Event()
+
+    def open_them() -> Searchers:
+        closing.wait()
+        raise RuntimeError("broken")
+
+    serving = Serving(open_them, settings, Metrics(), on_open=lambda _: None)
+    serving.start()
+    closed = asyncio.create_task(serving.close())
+    await asyncio.sleep(0)
+    closing.set()
+    await closed
