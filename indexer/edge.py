@@ -29,6 +29,7 @@ from indexer.store import (
     check_build,
     check_build_id,
     check_index_name,
+    check_ready,
 )
 
 FULL_SCAN_KB = 10_000
@@ -123,11 +124,7 @@ class EdgeEngine:
 
     def publish(self, build: Build) -> None:
         """See `Engine.publish`."""
-        state = self._facts(build.index, build.id).state
-        if state != "ready":
-            raise StoreError(
-                f"Build {build.id} of index {build.index} is {state}; only a ready build can be published."
-            )
+        check_ready(self._facts(build.index, build.id))
         _write_atomically(self._current(build.index), build.id)
 
     def drop(self, build: Build) -> None:

@@ -20,6 +20,7 @@ from indexer.store import (
     check_build,
     check_build_id,
     check_index_name,
+    check_ready,
 )
 
 METADATA_KEY = "dupmae"
@@ -110,11 +111,7 @@ class QdrantEngine:
 
     def publish(self, build: Build) -> None:
         """See `Engine.publish`."""
-        state = self._facts(build.index, build.id).state
-        if state != "ready":
-            raise StoreError(
-                f"Build {build.id} of index {build.index} is {state}; only a ready build can be published."
-            )
+        check_ready(self._facts(build.index, build.id))
         alias = models.CreateAlias(collection_name=_collection(build), alias_name=build.index)
         swap: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=alias)]
         if present := self._aliases().get(build.index):

@@ -92,6 +92,7 @@ class Build(BaseModel):
         reason: Why it failed.
         journal: Live writes of the index up to here are in it; see `indexer.journal`.
         judged: What was measured before it was published: metric -> (mean, low, high).
+        went_live: When its index last began to answer from it; None if it never did, or was rolled back from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,6 +119,7 @@ class Build(BaseModel):
     reason: str = ""
     journal: int = 0
     judged: dict[str, tuple[float, float, float]] = {}
+    went_live: datetime | None = None
 
     @property
     def indexed_fields(self) -> dict[str, FieldType]:
@@ -302,3 +304,12 @@ def check_build(build: Build) -> None:
             raise StoreError(
                 f"Field {field!r} cannot be indexed: name it as a path, such as metadata.lang or tags[].name."
             )
+
+
+def check_ready(build: Build) -> None:
+    """Raise StoreError unless a build is whole, so that an index may answer from it."""
+    if build.state != "ready":
+        raise StoreError(
+            f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. Give the "
+            "command that began it again, or publish another one."
+        )
