@@ -111,6 +111,8 @@ class EdgeEngine:
         try:
             with loading(folder), naming(build):
                 shard = edge.EdgeShard.load(str(folder / "shard"))
+                if write:
+                    _index_fields(shard, build)
         except StoreError:
             lock.release()
             raise
@@ -167,10 +169,16 @@ class EdgeEngine:
 
 def _new_shard(folder: Path, build: Build) -> edge.EdgeShard:
     shard = edge.EdgeShard.create(str(folder / "shard"), _config(build))
-    for field, type in build.indexed_fields.items():
-        shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[type]))
-    shard.flush()
+    _index_fields(shard, build)
     return shard
+
+
+def _index_fields(shard: edge.EdgeShard, build: Build) -> None:
+    """Make the payload indexes that are missing, as in builds of an older release."""
+    if missing := build.indexed_fields.keys() - shard.info().payload_schema.keys():
+        for field in sorted(missing):
+            shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[build.indexed_fields[field]]))
+        shard.flush()
 
 
 def _config(build: Build) -> edge.EdgeConfig:

@@ -124,7 +124,7 @@ class Build(BaseModel):
     @property
     def indexed_fields(self) -> dict[str, FieldType]:
         """Payload fields with an index, which are those a filter may name."""
-        return {**self.fields, "doc_id": "keyword", "parent_id": "keyword"}
+        return {**self.fields, "doc_id": "keyword", "parent_id": "keyword", "chunk": "integer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Store(Protocol):
             mode: `fused` (exact sum), `cls` or `ot` (one side), `rrf` (reciprocal rank fusion with k = 60).
             limit: Hits to return.
             depth: Candidates each side brings; raised to `limit` when smaller.
-            filter: Qdrant's JSON grammar, over `doc_id`, `parent_id` and declared fields.
+            filter: Qdrant's JSON grammar, over `doc_id`, `parent_id`, `chunk` and declared fields.
 
         Raises:
             InvalidFilter: Unknown condition or a field without a payload index.
@@ -250,7 +250,7 @@ class Engine(Protocol):
         """
 
     def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> Store:
-        """One build, the published one unless named; read-only unless `write`.
+        """One build, the published one unless named; read-only unless `write`, which adds missing payload indexes.
 
         Raises:
             IndexNotFound: Nothing is published, or there is no build of this id.
