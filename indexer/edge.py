@@ -12,6 +12,7 @@ again. So points are durable once `flush` has returned. The engine holds the GIL
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import qdrant_edge as edge
@@ -19,10 +20,11 @@ from pydantic import ValidationError
 
 from indexer.edge_journal import EdgeJournal
 from indexer.edge_store import INDEXING_THRESHOLD_KB, EdgeStore, naming
-from indexer.locks import BuildLock, loading
+from indexer.locks import BuildLock, changing, loading
 from indexer.store import (
     JOURNAL,
     Build,
+    BuildLocked,
     FieldType,
     IndexNotFound,
     StoreError,
@@ -84,14 +86,14 @@ class EdgeEngine:
                 "server."
             )
         folder = self._folder(build)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError as error:
-            BuildLock(folder, write=True).release()
-            raise StoreError(
-                f"Build {build.id} of index {build.index} exists; drop it or choose another id."
-            ) from error
-        lock = BuildLock(folder, write=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with changing(folder.parent):
+            _sweep(folder.parent)
+            if folder.exists():
+                BuildLock(folder, write=True).release()
+                raise StoreError(f"Build {build.id} of index {build.index} exists; drop it or choose another id.")
+            folder.mkdir()
+            lock = BuildLock(folder, write=True)
         try:
             with naming(build):
                 shard = _new_shard(folder, build)
@@ -136,8 +138,9 @@ class EdgeEngine:
             raise StoreError(f"Build {build.id} of index {build.index} is published; publish another one first.")
         folder = self._folder(build)
         lock = BuildLock(folder, write=True)
-        (folder / "build.json").unlink()
-        shutil.rmtree(folder)
+        with changing(folder.parent):
+            (folder / "build.json").unlink()
+            shutil.rmtree(folder)
         lock.release()
 
     def journal(self, index: str) -> EdgeJournal:
@@ -165,6 +168,16 @@ class EdgeEngine:
 
     def _write_facts(self, build: Build) -> None:
         _write_atomically(self._folder(build) / "build.json", build.model_dump_json(indent=2))
+
+
+def _sweep(builds: Path) -> None:
+    """Remove what a killed `create` or `drop` left: a folder without facts, which nobody has locked."""
+    for folder in builds.iterdir():
+        if folder.is_dir() and not (folder / "build.json").exists():
+            with suppress(BuildLocked):
+                lock = BuildLock(folder, write=True)
+                shutil.rmtree(folder)
+                lock.release()
 
 
 def _new_shard(folder: Path, build: Build) -> edge.EdgeShard:
