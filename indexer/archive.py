@@ -5,7 +5,7 @@
     builds/<id>/points-<n>.jsonl       ids and payloads of a block of points, one JSON object a line
     builds/<id>/points-<n>.npz         their vectors, as numpy arrays
     builds/<id>/ledger.sqlite       which documents the build holds, where it is known
-    journal.jsonl                      live writes, where there were any
+    journal.jsonl                      live writes, where there were any: a put or a delete a line, in order
     manifest.json                      the builds, which one was published, and SHA-256 and size of every member above
     manifest.json.sha256               last: the digest of the manifest, as `sha256sum` writes it
 
@@ -79,10 +79,10 @@ class Writer:
         """Append a member."""
         self._append(name, io.BytesIO(data), len(data))
 
-    def add_file(self, name: str, path: Path, size: int | None = None) -> None:
-        """Append a copy of a file, or of its first `size` bytes."""
+    def add_file(self, name: str, path: Path) -> None:
+        """Append a copy of a file."""
         with path.open("rb") as file:
-            self._append(name, file, path.stat().st_size if size is None else size)
+            self._append(name, file, path.stat().st_size)
 
     def _append(self, name: str, file: IO[bytes], size: int) -> None:
         assert name not in self.members, name

@@ -4,9 +4,10 @@ It does not depend on the engine: points are streamed out of a `Store`, so what 
 server and the other way round (`indexer.restore`). `indexer.archive` has the layout of the file.
 """
 
+import json
 import sqlite3
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from indexer.archive import BackupError, Digest, Writer, seal, writing
 from indexer.blocks import PointsDigest, blocks, pack
 from indexer.catalog import find_build, kept_artifact
+from indexer.journal import Journal
+from indexer.ledger import ledger_path
 from indexer.settings import IndexSettings
 from indexer.store import Build, Engine
 from model.artifact import FILES, Artifact
@@ -67,7 +70,7 @@ def backup(
 
     Args:
         engine: Holds the builds.
-        settings: Says where their models and the journal lie.
+        settings: Says where their models and ledgers lie.
         path: The file; its ending says how it is compressed.
         builds: As `choose_builds` gives them.
         watch: Told after each block how many points are written.
@@ -91,7 +94,7 @@ def backup(
         for artifact in artifacts.values():
             _add_artifact(writer, artifact)
         held = [_add_build(writer, engine, settings, build, count) for build in builds]
-        _add_journal(writer, journal_file(settings, index))
+        _add_journal(writer, engine.journal(index))
         manifest = Backup(
             index=index,
             published=published if published in {build.id for build in builds} else None,
@@ -122,14 +125,10 @@ def choose_builds(engine: Engine, index: str, build_id: str | None, *, every: bo
     return chosen
 
 
-def journal_file(settings: IndexSettings, index: str) -> Path:
-    """Where the live writes of an index are written down."""
-    return settings.data / "indexes" / index / JOURNAL
-
-
-def ledger_file(settings: IndexSettings, build: Build) -> Path:
-    """Where it is written down which documents a build holds."""
-    return settings.data / "ledgers" / build.index / f"{build.id}.sqlite"
+def journal_lines(journal: Journal) -> Iterator[bytes]:
+    """The live writes of an index as a backup has them: a JSON object a line, in order, the same on every engine."""
+    for _, write in journal.since(0):
+        yield json.dumps(write.record(), ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 
 def _add_artifact(writer: Writer, artifact: Artifact) -> None:
@@ -147,7 +146,7 @@ def _add_build(writer: Writer, engine: Engine, settings: IndexSettings, build: B
             writer.add(f"builds/{build.id}/points-{number:06}.jsonl", lines)
             writer.add(f"builds/{build.id}/points-{number:06}.npz", arrays)
             count(len(block))
-    if (ledger := ledger_file(settings, build)).is_file():
+    if (ledger := ledger_path(settings.data, build.index, build.id)).is_file():
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch, LEDGER)
             _copy_database(ledger, copy)
@@ -155,23 +154,14 @@ def _add_build(writer: Writer, engine: Engine, settings: IndexSettings, build: B
     return HeldBuild(build=build, points=digest.count, points_sha256=digest.hexdigest())
 
 
-def _add_journal(writer: Writer, journal: Path) -> None:
+def _add_journal(writer: Writer, journal: Journal) -> None:
     """Taken last: it then has every write that the points have, and a write it has twice replaces itself."""
-    if journal.is_file():
-        writer.add_file(JOURNAL, journal, _whole_lines(journal))
-
-
-def _whole_lines(path: Path) -> int:
-    """Bytes up to the last newline: beyond it somebody may be writing."""
-    position = path.stat().st_size
-    with path.open("rb") as file:
-        while position:
-            start = max(0, position - 2**16)
-            file.seek(start)
-            if (newline := file.read(position - start).rfind(b"\n")) >= 0:
-                return start + newline + 1
-            position = start
-    return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch, JOURNAL)
+        with copy.open("wb") as file:
+            file.writelines(journal_lines(journal))
+        if copy.stat().st_size:
+            writer.add_file(JOURNAL, copy)
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -8,11 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 
 from indexer.live import LiveBuild
 from indexer.settings import IndexSettings
-from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError
+from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, check_ready
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
 from model.encoder import Encoder
 
@@ -133,7 +135,7 @@ def newest_build(engine: Engine, index: str) -> Build:
 def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Encoder | None = None) -> Build:
     """A build brought up to date with the live writes of its index; its facts are saved.
 
-    A build that is open elsewhere stays as it is: the service that answers from it for writing replays by itself.
+    The published build stays as it is while it is open elsewhere: the service that writes to it replays by itself.
 
     Args:
         settings: Where its artifact is kept.
@@ -143,14 +145,18 @@ def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Enc
 
     Raises:
         ArtifactError: There are writes to replay and its artifact is missing or damaged.
-        StoreError: The engine failed, or the journal is damaged.
+        BuildLocked: There are, and a build that is not published is open elsewhere; nobody else would replay them.
+        StoreError: It is not ready, the engine failed, or the journal is damaged.
     """
+    check_ready(build)
     if engine.journal(build.index).position() == build.journal:
         return build
     encoder = encoder or open_encoder(settings, kept_artifact(settings, build))
     try:
         store = engine.open(build.index, build.id, write=True)
     except BuildLocked:
+        if not _is_live(engine, build):
+            raise
         return build
     with closing(store):
         live = LiveBuild(engine, store, encoder)
@@ -166,9 +172,26 @@ def publish(settings: IndexSettings, engine: Engine, build: Build) -> Build:
         ArtifactError: The model that encoded it is not kept, so nobody could search it.
         StoreError: As `replayed` and `Engine.publish`.
     """
+    check_ready(build)
     kept_artifact(settings, build)
-    if build.state == "ready":
-        build = replayed(settings, engine, build)
+    return go_live(engine, replayed(settings, engine, build))
+
+
+def go_live(engine: Engine, build: Build) -> Build:
+    """Move the pointer of an index to a build, which knows from then on when that was, and return its facts.
+
+    The time is saved first: a crash in between leaves one that `rollback` does not take for the past.
+
+    Raises:
+        StoreError: As `Engine.publish`.
+    """
+    build = find_build(engine, build.index, build.id)
+    check_ready(build)
+    if not _is_live(engine, build):
+        if build.index in engine.indexes() and not (live := engine.published(build.index)).went_live:
+            engine.save(live.model_copy(update={"went_live": live.created}))  # of before the time was kept
+        build = build.model_copy(update={"went_live": datetime.now(UTC)})
+        engine.save(build)
     engine.publish(build)
     return build
 
@@ -190,20 +213,42 @@ def choose_spare(engine: Engine, index: str, build_ids: Sequence[str] | None) ->
 
 
 def rollback(settings: IndexSettings, engine: Engine, index: str) -> Build:
-    """Publish the newest ready build that is older than the published one, and return it.
+    """Publish the ready build that was live before the published one, and return it.
+
+    It keeps the time it went live then, and the build that is left forgets its own: the next rollback goes one further
+    back, and none ever returns to what was rolled back from.
 
     Raises:
         ArtifactError: As `publish`.
         IndexNotFound: Nothing is published.
-        StoreError: There is no older build, or as `publish`.
+        StoreError: No other build was live before, or as `publish`.
     """
-    published = engine.published(index)
-    older = [build for build in engine.builds(index) if build.state == "ready" and build.created < published.created]
-    if not older:
-        raise StoreError(
-            f"Index {index!r} has no ready build older than the published {published.id}; nothing changed."
-        )
-    return publish(settings, engine, older[0])
+    live = engine.published(index)
+    build = _live_before(engine, live)
+    kept_artifact(settings, build)
+    build = replayed(settings, engine, build)
+    engine.publish(build)
+    if live.went_live:
+        engine.save(find_build(engine, index, live.id).model_copy(update={"went_live": None}))
+    return build
+
+
+def _live_before(engine: Engine, live: Build) -> Build:
+    """The build to go back to; where no build knows when it was live, the newest that is older."""
+    others = [build for build in engine.builds(live.index) if build.state == "ready" and build.id != live.id]
+    until = live.went_live or datetime.now(UTC)
+    if past := [build for build in others if build.went_live and build.went_live < until]:
+        return max(past, key=attrgetter("went_live"))
+    if older := [build for build in others if live.went_live is None and build.created < live.created]:
+        return older[0]
+    raise StoreError(
+        f"Index {live.index!r} has no ready build that was live before the published {live.id}; nothing changed. "
+        "Publish another by its id: `dupmae index list` shows them."
+    )
+
+
+def _is_live(engine: Engine, build: Build) -> bool:
+    return build.index in engine.indexes() and engine.published(build.index).id == build.id
 
 
 def _open(folder: Path, fingerprint: str) -> Artifact:

@@ -12,6 +12,7 @@ again. So points are durable once `flush` has returned. The engine holds the GIL
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import qdrant_edge as edge
@@ -19,16 +20,18 @@ from pydantic import ValidationError
 
 from indexer.edge_journal import EdgeJournal
 from indexer.edge_store import INDEXING_THRESHOLD_KB, EdgeStore, naming
-from indexer.locks import BuildLock, loading
+from indexer.locks import BuildLock, changing, loading
 from indexer.store import (
     JOURNAL,
     Build,
+    BuildLocked,
     FieldType,
     IndexNotFound,
     StoreError,
     check_build,
     check_build_id,
     check_index_name,
+    check_ready,
 )
 
 FULL_SCAN_KB = 10_000
@@ -83,14 +86,14 @@ class EdgeEngine:
                 "server."
             )
         folder = self._folder(build)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError as error:
-            BuildLock(folder, write=True).release()
-            raise StoreError(
-                f"Build {build.id} of index {build.index} exists; drop it or choose another id."
-            ) from error
-        lock = BuildLock(folder, write=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with changing(folder.parent):
+            _sweep(folder.parent)
+            if folder.exists():
+                BuildLock(folder, write=True).release()
+                raise StoreError(f"Build {build.id} of index {build.index} exists; drop it or choose another id.")
+            folder.mkdir()
+            lock = BuildLock(folder, write=True)
         try:
             with naming(build):
                 shard = _new_shard(folder, build)
@@ -110,6 +113,8 @@ class EdgeEngine:
         try:
             with loading(folder), naming(build):
                 shard = edge.EdgeShard.load(str(folder / "shard"))
+                if write:
+                    _index_fields(shard, build)
         except StoreError:
             lock.release()
             raise
@@ -123,11 +128,7 @@ class EdgeEngine:
 
     def publish(self, build: Build) -> None:
         """See `Engine.publish`."""
-        state = self._facts(build.index, build.id).state
-        if state != "ready":
-            raise StoreError(
-                f"Build {build.id} of index {build.index} is {state}; only a ready build can be published."
-            )
+        check_ready(self._facts(build.index, build.id))
         _write_atomically(self._current(build.index), build.id)
 
     def drop(self, build: Build) -> None:
@@ -137,8 +138,9 @@ class EdgeEngine:
             raise StoreError(f"Build {build.id} of index {build.index} is published; publish another one first.")
         folder = self._folder(build)
         lock = BuildLock(folder, write=True)
-        (folder / "build.json").unlink()
-        shutil.rmtree(folder)
+        with changing(folder.parent):
+            (folder / "build.json").unlink()
+            shutil.rmtree(folder)
         lock.release()
 
     def journal(self, index: str) -> EdgeJournal:
@@ -168,12 +170,28 @@ class EdgeEngine:
         _write_atomically(self._folder(build) / "build.json", build.model_dump_json(indent=2))
 
 
+def _sweep(builds: Path) -> None:
+    """Remove what a killed `create` or `drop` left: a folder without facts, which nobody has locked."""
+    for folder in builds.iterdir():
+        if folder.is_dir() and not (folder / "build.json").exists():
+            with suppress(BuildLocked):
+                lock = BuildLock(folder, write=True)
+                shutil.rmtree(folder)
+                lock.release()
+
+
 def _new_shard(folder: Path, build: Build) -> edge.EdgeShard:
     shard = edge.EdgeShard.create(str(folder / "shard"), _config(build))
-    for field, type in build.indexed_fields.items():
-        shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[type]))
-    shard.flush()
+    _index_fields(shard, build)
     return shard
+
+
+def _index_fields(shard: edge.EdgeShard, build: Build) -> None:
+    """Make the payload indexes that are missing, as in builds of an older release."""
+    if missing := build.indexed_fields.keys() - shard.info().payload_schema.keys():
+        for field in sorted(missing):
+            shard.update(edge.UpdateOperation.create_field_index(field, SCHEMA[build.indexed_fields[field]]))
+        shard.flush()
 
 
 def _config(build: Build) -> edge.EdgeConfig:

@@ -56,6 +56,17 @@ def loading(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def changing(builds: Path) -> Iterator[None]:
+    """Wait until no other process adds or removes a build here: each would take the other's half for a leftover."""
+    folder = os.open(builds, os.O_RDONLY)
+    try:
+        portalocker.lock(folder, LockFlags.EXCLUSIVE)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _open(path: Path) -> IO[str]:
     try:
         return path.open("a+", encoding="utf-8")

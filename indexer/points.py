@@ -32,6 +32,7 @@ def make_points(document: Document, passages: Sequence[Passage], vectors: Sequen
         passages: Its passages, numbered from 0 without a gap.
         vectors: One for each.
     """
+    content_hash = document.content_hash  # of the whole text, so once and not for each passage
     return [
         Point(
             id=point_id(document.id, passage.number),
@@ -47,7 +48,7 @@ def make_points(document: Document, passages: Sequence[Passage], vectors: Sequen
                 "chunks": len(passages),
                 "start": passage.start,
                 "end": passage.end,
-                "content_hash": document.content_hash,
+                "content_hash": content_hash,
             },
         )
         for passage, vector in zip(passages, vectors, strict=True)

@@ -20,6 +20,7 @@ from indexer.store import (
     check_build,
     check_build_id,
     check_index_name,
+    check_ready,
 )
 
 METADATA_KEY = "dupmae"
@@ -93,13 +94,14 @@ class QdrantEngine:
                 **collection_config(build),
                 metadata=_metadata(build),
             )
-            for field, type in build.indexed_fields.items():
-                self._client.create_payload_index(collection, field, field_schema=SCHEMA[type], wait=True)
+        self._index_fields(build)
         return QdrantStore(build, self._client, collection, write=True)
 
     def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> QdrantStore:
         """See `Engine.open`. The server locks nothing: see to it that there is one writer."""
         build = self._facts(index, build_id) if build_id else self.published(index)
+        if write:
+            self._index_fields(build)
         return QdrantStore(build, self._client, _collection(build), write=write)
 
     def save(self, build: Build) -> None:
@@ -110,11 +112,7 @@ class QdrantEngine:
 
     def publish(self, build: Build) -> None:
         """See `Engine.publish`."""
-        state = self._facts(build.index, build.id).state
-        if state != "ready":
-            raise StoreError(
-                f"Build {build.id} of index {build.index} is {state}; only a ready build can be published."
-            )
+        check_ready(self._facts(build.index, build.id))
         alias = models.CreateAlias(collection_name=_collection(build), alias_name=build.index)
         swap: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=alias)]
         if present := self._aliases().get(build.index):
@@ -149,13 +147,26 @@ class QdrantEngine:
         with answering(self._client):
             return {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
 
+    def _index_fields(self, build: Build) -> None:
+        """Make the payload indexes that are missing: `create` may have been killed before it came to them."""
+        collection = _collection(build)
+        with answering(self._client):
+            present = self._client.get_collection(collection).payload_schema
+            for field, type in build.indexed_fields.items():
+                if field not in present:
+                    self._client.create_payload_index(collection, field, field_schema=SCHEMA[type], wait=True)
+
     def _facts(self, index: str, build_id: str) -> Build:
+        check_index_name(index)
         check_build_id(build_id)
-        for build in (builds := self.builds(index)):
-            if build.id == build_id:
-                return build
-        exist = ", ".join(build.id for build in builds) or "none"
-        raise IndexNotFound(f"Index {index!r} has no build {build_id!r}; builds that exist: {exist}.")
+        collection = f"{index}--{build_id}"
+        with answering(self._client):
+            exists = self._client.collection_exists(collection)
+        build = self._read(collection) if exists else None
+        if build is None or build.index != index:
+            exist = ", ".join(build.id for build in self.builds(index)) or "none"
+            raise IndexNotFound(f"Index {index!r} has no build {build_id!r}; builds that exist: {exist}.")
+        return build
 
     def _read(self, collection: str) -> Build | None:
         """The facts of a collection; None when it is not ours."""

@@ -1,11 +1,13 @@
 """Our queries and filters in the words of qdrant-client."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 
 from qdrant_client import models
 
 from indexer import filters
 from indexer.ranking import Scoring
+from indexer.store import Point
 from model.vector import FusedVector
 
 FULL_SCORE = models.FormulaQuery(
@@ -18,6 +20,26 @@ RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(resc
 
 STORED = models.SearchParams(quantization=models.QuantizationSearchParams(ignore=True))
 """The score that is returned is that of the stored vectors alone."""
+
+BATCH_BYTES = 2**24
+"""Half of what the server takes in one request, 32 MB, unless it was told otherwise."""
+
+CHARS_A_NUMBER = 24
+"""More than any number of a vector takes as text, its comma included."""
+
+
+def upsert_batches(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """Points in their order, cut so that each batch is a request the server takes; a point is never cut."""
+    batch, size = list[Point](), 0
+    for point in points:
+        bytes = _bytes(point)
+        if batch and size + bytes > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(point)
+        size += bytes
+    if batch:
+        yield batch
 
 
 def query_request(
@@ -47,6 +69,12 @@ def query_request(
 def sparse_vector(vector: FusedVector) -> models.SparseVector:
     """The OT side."""
     return models.SparseVector(indices=vector.ot_indices.tolist(), values=vector.ot_values.tolist())
+
+
+def _bytes(point: Point) -> int:
+    """At most so many as JSON: here every character outside ASCII is escaped."""
+    numbers = len(point.vector.cls) + 2 * len(point.vector.ot_indices)
+    return CHARS_A_NUMBER * numbers + len(json.dumps(point.payload))
 
 
 def qdrant_filter(clauses: filters.Clauses) -> models.Filter:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient, models
@@ -17,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from indexer.checks import check_point_ids, check_points, check_vector
 from indexer.filters import Clauses, parse_filter
 from indexer.points import read_point
-from indexer.qdrant_requests import qdrant_filter, query_request, sparse_vector
+from indexer.qdrant_requests import qdrant_filter, query_request, sparse_vector, upsert_batches
 from indexer.ranking import Candidate, Scoring, best_hits
 from indexer.store import (
     DEFAULT_DEPTH,
@@ -34,6 +34,7 @@ from indexer.store import (
 from model.vector import FusedVector
 
 SCROLL_PAGE = 256
+IDS_A_REQUEST = 1000
 POLL_S = 0.5
 
 
@@ -52,20 +53,21 @@ class QdrantStore:
         return self._build
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """See `Store.upsert`. One request, so keep the batch under the server's 32 MB: about 2,000 points."""
+        """See `Store.upsert`. In as many requests as the server's bound on their size takes."""
         self._check_write()
         check_points(points, self._build.dense_dim)
-        if points:
+        for batch in upsert_batches(points):
             with answering(self._client):
-                self._client.upsert(self._collection, [_point_struct(point) for point in points], wait=True)
+                self._client.upsert(self._collection, [_point_struct(point) for point in batch], wait=True)
 
     def delete(self, ids: Sequence[str]) -> None:
         """See `Store.delete`."""
         self._check_write()
         check_point_ids(ids)
-        if ids:
+        for start in range(0, len(ids), IDS_A_REQUEST):
+            batch = models.PointIdsList(points=list(ids[start : start + IDS_A_REQUEST]))
             with answering(self._client):
-                self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
+                self._client.delete(self._collection, batch, wait=True)
 
     def delete_where(self, filter: Filter) -> None:
         """See `Store.delete_where`."""
@@ -132,20 +134,22 @@ class QdrantStore:
         fields = None if self._client.init_options["url"] is None else frozenset(info.payload_schema)
         return Condition(info.status == models.CollectionStatus.GREEN, info.status.value, fields)
 
-    def optimize(self, timeout_s: float = 3600) -> None:
-        """Wait until the server has built its indexes, which it does by itself.
+    def optimize(self, patience_s: float = 3600) -> None:
+        """Wait until the server has built its indexes, which it does by itself and for as long as it takes.
 
         Raises:
-            StoreError: Its optimizer failed, or is still not done after `timeout_s` seconds.
+            StoreError: Its optimizer failed, or has got no further for `patience_s` seconds.
         """
-        deadline = time.monotonic() + timeout_s
-        while (status := self._status()) != models.CollectionStatus.GREEN:
-            if status == models.CollectionStatus.RED:
+        before, since = None, time.monotonic()
+        while (progress := self._progress()).status != models.CollectionStatus.GREEN:
+            if progress.status == models.CollectionStatus.RED:
                 raise StoreError(f"Collection {self._collection} is red: its optimizer failed; see the server's log.")
-            if time.monotonic() > deadline:
+            if progress != before:
+                before, since = progress, time.monotonic()
+            elif time.monotonic() - since > patience_s:
                 raise StoreError(
-                    f"Collection {self._collection} is still {status.value} after {timeout_s:g} s of optimizing; wait "
-                    "longer or give the server more memory."
+                    f"Collection {self._collection} is {progress.status.value}, with {progress.indexed:,} vectors "
+                    f"indexed, and got no further in {patience_s:g} s; see the server's log, or give it more memory."
                 )
             time.sleep(POLL_S)
 
@@ -157,17 +161,24 @@ class QdrantStore:
             (found,) = self._client.query_batch_points(self._collection, [query_request(query, scoring, depth, filter)])
         return [(str(point.id), point.score) for point in found.points]
 
-    def _status(self) -> models.CollectionStatus:
+    def _progress(self) -> "_Progress":
         """Grey means that a restarted server waits for a write before it optimizes on; an empty change is one."""
         with answering(self._client):
-            status = self._client.get_collection(self._collection).status
-            if status == models.CollectionStatus.GREY:
+            info = self._client.get_collection(self._collection)
+            if info.status == models.CollectionStatus.GREY:
                 self._client.update_collection(self._collection, optimizers_config=models.OptimizersConfigDiff())
-        return status
+        return _Progress(info.status, info.indexed_vectors_count or 0)
 
     def _check_write(self) -> None:
         if not self._write:
             raise StoreError(f"Build {self._build.id} of index {self._build.index} is open for reading only.")
+
+
+class _Progress(NamedTuple):
+    """How far the server's optimizer has got."""
+
+    status: models.CollectionStatus
+    indexed: int
 
 
 @contextmanager

@@ -6,26 +6,33 @@ failure removes what was made; a kill leaves a build marked failed, which the ne
 """
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from indexer.archive import MANIFEST, BackupError, Member, reading, verify
-from indexer.backup import JOURNAL, LEDGER, Backup, HeldBuild, Watch, journal_file, ledger_file
+from indexer.backup import JOURNAL, LEDGER, Backup, HeldBuild, Watch, journal_lines
 from indexer.blocks import PointsDigest, unpack
-from indexer.catalog import keep_artifact
+from indexer.catalog import go_live, keep_artifact
 from indexer.collection import CollectionOptions
+from indexer.journal import Journal, Write
+from indexer.ledger import ledger_path
 from indexer.settings import IndexSettings
 from indexer.store import Build, Engine, Store, StoreError, check_build
 from model.artifact import FILES, Artifact
 
 BROKEN_OFF = "its restore was broken off"
 """The reason of a build that is being restored; it goes when the build is whole."""
+
+WINDOW = 256
+"""Live writes that are appended at once."""
 
 BLOCK = re.compile(r"points-\d{6}\.(jsonl|npz)")
 
@@ -87,7 +94,7 @@ def restore(
 
     Args:
         engine: Where they go.
-        settings: Say where models, ledgers and the journal go.
+        settings: Say where models and ledgers go.
         path: The file.
         manifest: What `read_backup` said of it.
         options: Name, layout, and whether to publish.
@@ -105,22 +112,23 @@ def restore(
     held = [_moved(each, index, options.collection) for each in manifest.builds]
     for each in held:
         _make_room(engine, each.build)
-    journal = journal_file(settings, index)
-    _check_journal(journal, manifest)
+    journal = engine.journal(index)
+    _check_journal(journal, index, manifest)
     with _scratch(settings.data / f".restore-{index}") as folder, ExitStack() as undo:
         _fill(engine, path, manifest, held, folder, undo, watch)
         _keep_artifacts(settings, folder, undo)
         for each in held:
-            _put(folder / "builds" / each.build.id / LEDGER, ledger_file(settings, each.build), undo)
-        if not journal.exists():
-            _put(folder / JOURNAL, journal, undo)
+            ledger = ledger_path(settings.data, index, each.build.id)
+            _put(folder / "builds" / each.build.id / LEDGER, ledger, undo)
+        if (lines := folder / JOURNAL).exists():
+            _append_writes(journal, index, lines)
         for each in held:
             engine.save(each.build)
-        for each in held:
-            if options.publish and each.build.id == manifest.published:
-                engine.publish(each.build)
+        builds = [each.build for each in held]
+        if options.publish:
+            builds = [go_live(engine, build) if build.id == manifest.published else build for build in builds]
         undo.pop_all()
-    return [each.build for each in held]
+    return builds
 
 
 @contextmanager
@@ -154,21 +162,42 @@ def _make_room(engine: Engine, build: Build) -> None:
             )
 
 
-def _check_journal(journal: Path, manifest: Backup) -> None:
-    """Live writes that are there already must be those of the backup, or those and later ones."""
+def _check_journal(journal: Journal, index: str, manifest: Backup) -> None:
+    """As many live writes as the backup has, or more, begin with those of the backup; fewer are compared later."""
     kept = manifest.members.get(JOURNAL)
-    if kept is None or not journal.exists():
+    if kept is None:
         return
-    with journal.open("rb") as file:
-        sha, left = hashlib.sha256(), kept.bytes
-        while chunk := file.read(min(left, 2**20)):
-            sha.update(chunk)
-            left -= len(chunk)
-    if left or sha.hexdigest() != kept.sha256:
+    sha, left = hashlib.sha256(), kept.bytes
+    for line in journal_lines(journal):
+        sha.update(line[:left])
+        left -= min(left, len(line))
+        if not left:
+            break
+    if not left and sha.hexdigest() != kept.sha256:
+        raise _other_writes(index)
+
+
+def _append_writes(journal: Journal, index: str, path: Path) -> None:
+    """Append the live writes of a backup, from where the journal ends: a killed restore may have begun it."""
+    with path.open("rb") as lines:
+        for present, line in zip(journal_lines(journal), lines, strict=False):
+            if present != line:
+                raise _other_writes(index)
+        while window := list(islice(lines, WINDOW)):
+            journal.append([_write(line) for line in window])
+
+
+def _write(line: bytes) -> Write:
+    try:
+        return Write.from_record(json.loads(line))
+    except ValueError as error:
         raise BackupError(
-            f"{journal} holds other live writes than the backup; restore under another name (--index), or move that "
-            "file away"
-        )
+            f"{JOURNAL} holds a line that is no live write ({error}); restore it with the release that made it"
+        ) from error
+
+
+def _other_writes(index: str) -> BackupError:
+    return BackupError(f"index {index} holds other live writes than the backup; restore under another name (--index)")
 
 
 def _fill(

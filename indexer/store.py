@@ -93,6 +93,7 @@ class Build(BaseModel):
         reason: Why it failed, or failed its verification.
         journal: Live writes of the index up to here are in it; see `indexer.journal`.
         judged: What was measured before it was published: metric -> (mean, low, high).
+        went_live: When its index last began to answer from it; None if it never did, or was rolled back from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -120,11 +121,12 @@ class Build(BaseModel):
     reason: str = ""
     journal: int = 0
     judged: dict[str, tuple[float, float, float]] = {}
+    went_live: datetime | None = None
 
     @property
     def indexed_fields(self) -> dict[str, FieldType]:
         """Payload fields with an index, which are those a filter may name."""
-        return {**self.fields, "doc_id": "keyword", "parent_id": "keyword"}
+        return {**self.fields, "doc_id": "keyword", "parent_id": "keyword", "chunk": "integer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class Store(Protocol):
             mode: `fused` (exact sum), `cls` or `ot` (one side), `rrf` (reciprocal rank fusion with k = 60).
             limit: Hits to return.
             depth: Candidates each side brings; raised to `limit` when smaller.
-            filter: Qdrant's JSON grammar, over `doc_id`, `parent_id` and declared fields.
+            filter: Qdrant's JSON grammar, over `doc_id`, `parent_id`, `chunk` and declared fields.
 
         Raises:
             InvalidFilter: Unknown condition or a field without a payload index.
@@ -250,7 +252,7 @@ class Engine(Protocol):
         """
 
     def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> Store:
-        """One build, the published one unless named; read-only unless `write`.
+        """One build, the published one unless named; read-only unless `write`, which adds missing payload indexes.
 
         Raises:
             IndexNotFound: Nothing is published, or there is no build of this id.
@@ -304,3 +306,12 @@ def check_build(build: Build) -> None:
             raise StoreError(
                 f"Field {field!r} cannot be indexed: name it as a path, such as metadata.lang or tags[].name."
             )
+
+
+def check_ready(build: Build) -> None:
+    """Raise StoreError unless a build is whole, so that an index may answer from it."""
+    if build.state != "ready":
+        raise StoreError(
+            f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. Give the "
+            "command that began it again, or publish another one."
+        )

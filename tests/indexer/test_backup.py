@@ -12,10 +12,13 @@ from typing import NamedTuple
 import pytest
 
 from indexer.archive import BackupError, seal, writing
-from indexer.backup import Backup, backup, choose_builds, journal_file, ledger_file
+from indexer.backup import Backup, backup, choose_builds
 from indexer.blocks import BLOCK_POINTS
-from indexer.catalog import keep_artifact
+from indexer.catalog import keep_artifact, publish, rollback
 from indexer.collection import CollectionOptions
+from indexer.documents import Document
+from indexer.journal import Write
+from indexer.ledger import ledger_path
 from indexer.restore import BROKEN_OFF, RestoreOptions, read_backup, restore
 from indexer.settings import IndexSettings
 from indexer.store import Build, Engine, Mode, StoreError
@@ -25,7 +28,10 @@ from tests.indexer.conftest import ENGINES, opened_engine
 
 MODES: list[Mode] = ["fused", "cls", "ot", "rrf"]
 COUNT = BLOCK_POINTS + 7
-WRITES = '{"put": "gull"}\n{"delete": "owl"}\n'
+WRITES = [
+    Write.put(Document("gull", "Möwe", "They nest\u2028on cliffs.", "", {"z": 1, "a": [1.0, None]})),
+    Write.delete("owl"),
+]
 
 
 class Site(NamedTuple):
@@ -56,10 +62,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, tiny_artifact: Artifa
         site = Site(engine, settings)
         build = add_build(site, tiny_artifact, "b1", COUNT)
         engine.publish(build)
-        journal = journal_file(settings, build.index)
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        journal.write_text(WRITES + '{"half a li')
-        ledger = ledger_file(settings, build)
+        engine.journal(build.index).append(WRITES)
+        ledger = ledger_path(settings.data, build.index, build.id)
         ledger.parent.mkdir(parents=True)
         with closing(sqlite3.connect(ledger)) as database:
             database.execute("PRAGMA journal_mode = WAL")
@@ -111,7 +115,8 @@ def test_a_restored_index_answers_as_the_old_one_on_the_same_engine_and_across(
     path = make_backup(source, tmp_path / "birds.tar.zst")
     (build,) = put_back(target, path, index="test-again")
     assert target.engine.published("test-again") == build
-    assert build == source.engine.published("test-birds").model_copy(update={"index": "test-again"})
+    moved = {"index": "test-again", "went_live": build.went_live}
+    assert build == source.engine.published("test-birds").model_copy(update=moved)
     with closing(source.engine.open("test-birds")) as old, closing(target.engine.open("test-again")) as new:
         for one, two in zip(old.scroll(), new.scroll(), strict=True):
             assert_equal_points(one, two)
@@ -132,8 +137,8 @@ def test_however_it_is_packed_it_holds_the_same(edge: Site, tmp_path: Path) -> N
 def test_model_live_writes_and_ledger_come_along(source: Site, target: Site, tmp_path: Path) -> None:
     (build,) = put_back(target, make_backup(source, tmp_path / "birds.tar"), index="test-again")
     assert Artifact.open(target.settings.data / "models" / build.fingerprint).fingerprint == build.fingerprint
-    assert journal_file(target.settings, "test-again").read_text() == WRITES
-    with closing(sqlite3.connect(ledger_file(target.settings, build))) as database:
+    assert list(target.engine.journal("test-again").since(0)) == list(enumerate(WRITES, start=1))
+    with closing(sqlite3.connect(ledger_path(target.settings.data, "test-again", build.id))) as database:
         assert database.execute("SELECT id FROM documents").fetchall() == [("gull",)]
     assert not list(target.settings.data.glob(".restore-*"))
 
@@ -257,7 +262,7 @@ def test_a_restore_that_ends_early_leaves_what_was_there_and_nothing_else(
     edge: Site, kept: Path, tiny_artifact: Artifact, tmp_path: Path, error: type[BaseException]
 ) -> None:
     edge.engine.publish(add_build(edge, tiny_artifact, "b2", 3, day=2))
-    journal_file(edge.settings, "test-birds").write_text(WRITES)
+    edge.engine.journal("test-birds").append(WRITES)
     before = contents(edge.settings.data)
 
     def stop(_: int) -> None:
@@ -294,17 +299,32 @@ def test_what_a_killed_restore_left_is_marked_and_the_next_one_takes_it_away(edg
         assert store.count() == 20
 
 
-def test_live_writes_that_are_there_stay_if_they_go_on_from_the_backup(source: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", [[], WRITES[:1], WRITES, [*WRITES, Write.delete("hawk")]])
+def test_live_writes_that_are_there_go_on_from_those_of_the_backup(
+    source: Site, tmp_path: Path, there: list[Write]
+) -> None:
     path = make_backup(source, tmp_path / "birds.tar")
-    journal = journal_file(source.settings, "test-again")
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text("other\n")
-    with pytest.raises(BackupError, match="holds other live writes than the backup"):
-        put_back(source, path, index="test-again")
-    later = WRITES + '{"put": "hawk"}\n'
-    journal.write_text(later)
+    source.engine.journal("test-again").append(there)
     put_back(source, path, index="test-again")
-    assert journal.read_text() == later
+    found = [write for _, write in source.engine.journal("test-again").since(0)]
+    assert found == (there if len(there) > 2 else WRITES)
+
+
+@pytest.mark.parametrize("there", [[Write.delete("hawk")], [Write.delete("hawk"), *WRITES]])
+def test_a_backup_is_not_restored_over_other_live_writes(source: Site, tmp_path: Path, there: list[Write]) -> None:
+    path = make_backup(source, tmp_path / "birds.tar")
+    source.engine.journal("test-again").append(there)
+    with pytest.raises(BackupError, match="index test-again holds other live writes than the backup"):
+        put_back(source, path, index="test-again")
+    assert [write for _, write in source.engine.journal("test-again").since(0)] == there
+    assert source.engine.builds("test-again") == []
+
+
+def test_a_restored_build_is_what_a_rollback_leaves(edge: Site, kept: Path, tiny_artifact: Artifact) -> None:
+    newer = publish(edge.settings, edge.engine, add_build(edge, tiny_artifact, "b2", 3, day=2))
+    edge.engine.drop(edge.engine.builds("test-birds")[1])
+    put_back(edge, kept)
+    assert rollback(edge.settings, edge.engine, "test-birds").id == newer.id
 
 
 def test_a_backup_appears_under_its_name_only_when_it_is_complete(edge: Site, tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
-"""The artifact that encoded a build is kept beside it, under its own fingerprint and no other's."""
+"""Artifacts are kept beside builds; what goes live is ready and has every write; rollback knows what was live."""
 
 import shutil
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from indexer.catalog import keep_artifact, kept_artifact, models_folder
+from indexer.catalog import keep_artifact, kept_artifact, models_folder, publish, rollback
+from indexer.edge import EdgeEngine
+from indexer.journal import Write
 from indexer.settings import IndexSettings
-from indexer.store import Build
+from indexer.store import Build, BuildLocked, Engine, State, StoreError
 from model.artifact import FILES, Artifact, ArtifactError
+from tests.indexer.brute_force import new_build
 
 
 @pytest.fixture
@@ -52,3 +56,79 @@ def test_a_build_without_its_model_says_how_to_get_it_back(settings: IndexSettin
     build = Build(id="b1", index="notes", fingerprint="f" * 64, dense_dim=16, created=datetime.now(UTC))
     with pytest.raises(ArtifactError, match=r"Build b1 of index notes lacks the model .*build the index again\.$"):
         kept_artifact(settings, build)
+
+
+def add(
+    settings: IndexSettings, engine: Engine, artifact: Artifact, id: str, day: int, state: State = "ready"
+) -> Build:
+    """An empty build that was begun on a day of January."""
+    kept = keep_artifact(settings, artifact)
+    facts = {"fingerprint": kept.fingerprint, "dense_dim": kept.manifest.dense_dim, "state": state}
+    build = new_build(id, day=day).model_copy(update=facts)
+    engine.create(build).close()
+    return build
+
+
+@pytest.mark.parametrize("state", ["encoding", "failed"])
+def test_a_build_that_is_not_ready_is_refused_before_anything_is_written_into_it(
+    settings: IndexSettings, engine: Engine, tiny_artifact: Artifact, state: State
+) -> None:
+    build = add(settings, engine, tiny_artifact, "half", 1, state)
+    engine.journal("test-birds").append([Write.delete("gull")])
+    with pytest.raises(StoreError, match=f"Build half of index test-birds is {state}; .*command that began it again"):
+        publish(settings, engine, build)
+    with pytest.raises(StoreError, match=f"is {state}"):
+        publish(settings, engine, build.model_copy(update={"state": "ready"}))
+    assert (engine.builds("test-birds")[0].went_live, engine.indexes()) == (None, [])
+
+
+def test_a_build_that_somebody_reads_does_not_go_live_without_the_live_writes(
+    settings: IndexSettings, tiny_artifact: Artifact
+) -> None:
+    engine = EdgeEngine(settings.data)
+    one, two = (add(settings, engine, tiny_artifact, id, day) for id, day in (("one", 1), ("two", 2)))
+    one, two = publish(settings, engine, one), publish(settings, engine, two)
+    engine.journal("test-birds").append([Write.delete("gull")])
+    with closing(engine.open("test-birds", "one")):
+        with pytest.raises(BuildLocked, match="is being read"):
+            rollback(settings, engine, "test-birds")
+        with pytest.raises(BuildLocked, match="is being read"):
+            publish(settings, engine, one)
+        assert engine.published("test-birds") == two
+    with closing(engine.open("test-birds")):
+        assert publish(settings, engine, two) == two, "whoever writes to what is live replays by itself"
+    assert rollback(settings, engine, "test-birds").journal == 1
+
+
+def test_rollback_goes_back_to_what_was_live_and_not_to_what_is_older(
+    settings: IndexSettings, engine: Engine, tiny_artifact: Artifact
+) -> None:
+    broken_off, first, second, third, _ = (
+        add(settings, engine, tiny_artifact, id, day)
+        for day, id in enumerate(("resumed", "b", "c", "d", "unpublished"), 1)
+    )
+    for build in (first, second, broken_off):
+        publish(settings, engine, build)
+    assert [rollback(settings, engine, "test-birds").id for _ in range(2)] == ["c", "b"]
+    with pytest.raises(StoreError, match="no ready build that was live before the published b; nothing changed"):
+        rollback(settings, engine, "test-birds")
+    publish(settings, engine, third)
+    assert rollback(settings, engine, "test-birds").id == "b", "what was rolled back from is no target"
+
+
+def test_builds_of_before_the_time_was_kept_are_ordered_by_when_they_were_begun(
+    settings: IndexSettings, engine: Engine, tiny_artifact: Artifact
+) -> None:
+    resumed, *old = (add(settings, engine, tiny_artifact, id, day) for day, id in enumerate(("resumed", "b", "c"), 1))
+    for build in old:
+        engine.publish(build)
+    assert rollback(settings, engine, "test-birds").id == "b"
+    publish(settings, engine, resumed)
+    assert rollback(settings, engine, "test-birds").id == "b"
+
+
+def test_publishing_what_is_live_changes_nothing(
+    settings: IndexSettings, engine: Engine, tiny_artifact: Artifact
+) -> None:
+    one = publish(settings, engine, add(settings, engine, tiny_artifact, "one", 1))
+    assert publish(settings, engine, one) == one == engine.published("test-birds")

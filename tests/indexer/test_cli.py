@@ -125,7 +125,7 @@ def test_rollback_publishes_the_build_before_and_then_finds_no_older_one(dupmae:
     assert json.loads(dupmae("rollback", "--json").stdout)["id"] == one
     listed = json.loads(dupmae("list", "--json").stdout)
     assert [(build["id"], build["published"]) for build in listed] == [(two, False), (one, True)]
-    with pytest.raises(StoreError, match=f"no ready build older than the published {one}"):
+    with pytest.raises(StoreError, match=f"no ready build that was live before the published {one}"):
         dupmae("rollback")
 
 

@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from indexer.edge import EdgeEngine
+from indexer.locks import BuildLock
 from indexer.store import BuildLocked, StoreError
 from tests.indexer.brute_force import new_build, random_points
 
@@ -117,6 +119,32 @@ def test_what_was_flushed_survives_a_kill_and_the_lock_does_not(tmp_path: Path) 
         assert {point.id for point in points[50:200]} <= found
         assert not {point.id for point in points[:50]} & found
         store.close()
+
+
+def test_what_a_killed_create_or_drop_left_is_removed_by_the_next_create(tmp_path: Path) -> None:
+    engine = fill(tmp_path)
+    builds = tmp_path / "indexes" / "test-birds" / "builds"
+    (builds / "one" / "build.json").unlink()  # the first thing that `drop` does, and the last that `create` does
+    (builds / "bare").mkdir()
+    (builds / "begun").mkdir()
+    somebody = BuildLock(builds / "begun", write=True)
+    engine.create(new_build("two")).close()
+    assert sorted(path.name for path in builds.iterdir()) == ["begun", "two"]
+    with pytest.raises(BuildLocked):
+        engine.create(new_build("begun"))
+    somebody.release()
+    engine.create(new_build("begun")).close()
+    assert {build.id for build in engine.builds("test-birds")} == {"begun", "two"}
+
+
+def test_an_embedded_build_of_before_there_was_a_payload_index_gets_it_when_it_is_written_to(tmp_path: Path) -> None:
+    engine = EdgeEngine(tmp_path)
+    engine.create(build := new_build("one")).close()
+    declared = build.model_copy(update={"fields": {"metadata.lang": "keyword"}})
+    engine.save(declared)  # now the build has a field more than its folder
+    for write in (True, False):
+        with closing(engine.open("test-birds", "one", write=write)) as store:
+            assert store.condition().fields == declared.indexed_fields.keys()
 
 
 def test_a_damaged_folder_is_an_error_that_names_the_build(tmp_path: Path) -> None:

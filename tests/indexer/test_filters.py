@@ -28,7 +28,7 @@ QUERY = random_queries(1, seed=1)[0]
 REFUSED: dict[str, tuple[JsonValue, str]] = {
     "an undeclared field": (
         {"must": [{"key": "metadata.langg", "match": {"value": "en"}}]},
-        r"filter.must\[0\].key: 'metadata.langg' is not declared.*one of doc_id, metadata.lang, metadata.note",
+        r"filter.must\[0\].key: 'metadata.langg' is not declared.*one of chunk, doc_id, metadata.lang, metadata.note",
     ),
     "an unknown clause": ({"mist": []}, "'mist' is not supported here; use one of must, should, must_not, min_should"),
     "an unknown condition": (
