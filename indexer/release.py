@@ -101,7 +101,9 @@ def verify_build(
 
 
 def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> list[str]:
-    """Delete the oldest ready builds beyond `keep`, and return their ids; with 0 none is.
+    """Delete ready builds beyond `keep`, and return their ids; with 0 none is.
+
+    Those go first that were live, or made, the longest ago, so `rollback` keeps its target.
 
     The published build counts and stays, and so does one that is being made or is open (which the embedded engine
     knows and a server does not).
@@ -111,6 +113,7 @@ def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> lis
     published = engine.published(index).id
     others = [build for build in engine.builds(index) if build.state == "ready" and build.id != published]
     removed = []
+    others.sort(key=lambda build: build.went_live or build.created, reverse=True)
     for build in reversed(others[keep - 1 :]):
         try:
             engine.drop(build)
