@@ -21,8 +21,10 @@ from indexer.chunking import Chunker
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.edge_journal import EdgeJournal
-from indexer.edge_requests import sparse_vector
+from indexer.edge_requests import edge_filter, sparse_vector
+from indexer.edge_store import naming
 from indexer.encoding import encode_passages
+from indexer.filters import parse_filter
 from indexer.journal import Write
 from indexer.live import LiveBuild, stored_document
 from indexer.points import point_id
@@ -280,10 +282,10 @@ def test_a_panic_of_the_embedded_engine_is_an_error_that_names_the_build(tmp_pat
     (point,) = random_points(1, seed=1)
     shard = edge.EdgeShard.load(str(tmp_path / "indexes" / "test-birds" / "builds" / "one" / "shard"))
     vectors = {"cls": point.vector.cls.tolist(), "ot": sparse_vector(point.vector)}
-    shard.update(edge.UpdateOperation.upsert_points([edge.Point(point.id, vectors, nested(200) | {"chunk": 0})]))
-    shard.close()
-    with closing(engine.open("test-birds", "one")) as store, pytest.raises(StoreError, match="Build one of index"):
-        store.count_documents()
+    shard.update(edge.UpdateOperation.upsert_points([edge.Point(point.id, vectors, nested(200))]))
+    unindexed = edge_filter(parse_filter({"must": [{"key": "kind", "match": {"value": 1}}]}, {"kind": "integer"}))
+    with closing(shard), pytest.raises(StoreError, match="Build one of index"), naming(new_build("one")):
+        shard.count(edge.CountRequest(filter=unindexed, exact=True))
 
 
 def test_what_another_replica_wrote_is_in_the_build_before_the_next_write(
