@@ -103,7 +103,7 @@ def build(
     encoders: Annotated[int, typer.Option(min=1, help="Processes (or Ray actors) that encode.")] = 1,
     on: Annotated[Literal["local", "ray"], typer.Option("--engine", help="Where they run.")] = "local",
     patience: Annotated[float, typer.Option(min=0, help="Seconds that the store may be away.")] = 300,
-    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics of the build here.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics here, on all interfaces.")] = None,
     metrics_file: Annotated[Path | None, typer.Option(help="Write them here, for the textfile collector.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -33,6 +33,7 @@ from indexer.store import (
     check_index_name,
     check_ready,
 )
+from model.atomic import sync
 
 FULL_SCAN_KB = 10_000
 """The server's own default: below so many KB of vectors a filtered search scans them all."""
@@ -238,8 +239,4 @@ def _write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

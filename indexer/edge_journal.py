@@ -20,6 +20,7 @@ from pydantic import JsonValue
 
 from indexer.journal import Write
 from indexer.store import StoreError
+from model.atomic import sync
 
 TAIL_BYTES = 2**16
 
@@ -53,7 +54,7 @@ class EdgeJournal:
                 positions = range(last.position + 1, last.position + 1 + len(writes))
                 self._write(file, last.end, b"".join(map(_line, positions, writes)))
             if is_new:
-                _sync_folder(self._path.parent)
+                sync(self._path.parent)
         except OSError as error:
             raise StoreError(f"{self._path} cannot be written ({error.strerror}); the write is not kept.") from error
         return last.position + len(writes)
@@ -138,11 +139,3 @@ def _parse(text: bytes, begin: int) -> Line | None:
         return None
     record = json.loads(body)
     return Line(record, record["position"], begin + len(text))
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

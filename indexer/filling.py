@@ -144,8 +144,9 @@ class Filling:
                     if time.monotonic() - self._flushed > FLUSH_S:
                         self._flush()
         except BaseException:
-            with suppress(StoreError, OSError):  # the failure is told, not this one
-                self._flush()  # spares encoding again what was written
+            with suppress(StoreError, OSError):  # the failure is told, not this one; nobody waits for a store now
+                self._store.flush()
+                self._ledger.add(self._written)  # spares encoding it again
             raise
         self._flush()
         if self._tally.documents:  # sources that gave nothing are more likely broken than empty

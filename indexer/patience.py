@@ -1,5 +1,6 @@
 """A store that is away is waited for: the same call again, with pauses that grow, up to a bound."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +9,8 @@ from indexer.store import StoreUnavailable
 
 T = TypeVar("T")
 
+LOGGER = logging.getLogger("dupmae.build")
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
@@ -15,8 +18,8 @@ def patiently(
     call: Callable[[], T],
     *,
     for_s: float,
-    tell: Callable[[str], None] = lambda message: None,
-    sleep: Callable[[float], None] = time.sleep,
+    tell: Callable[[str], None] = LOGGER.warning,
+    sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),
 ) -> T:
     """The result of `call`, tried again while the store is away.
 

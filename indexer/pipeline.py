@@ -56,9 +56,7 @@ def ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
         yield _read(queue)
     finally:
         left.set()
-        thread.join(
-            _LEAVE_S
-        )  # a source that gives nothing, such as an idle pipe, must not hold us; the thread is a daemon
+        thread.join(_LEAVE_S)  # and no longer: a source that gives nothing, such as an idle pipe, must not hold us
 
 
 def in_flight(items: Iterable[T], submit: Callable[[T], R], depth: int) -> Iterator[R]:
@@ -80,7 +78,7 @@ def in_flight(items: Iterable[T], submit: Callable[[T], R], depth: int) -> Itera
             waiting.append(submit(item))
             if len(waiting) > depth:
                 yield waiting.popleft()
-    except Exception:
+    except Exception:  # whatever it is, it is raised again; what was submitted is not lost to it
         yield from waiting
         raise
     yield from waiting

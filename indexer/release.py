@@ -6,6 +6,7 @@ Nothing is removed before the pointer has moved, and what is published stays as 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from indexer.build import BuildError
 from indexer.catalog import kept_artifact, open_encoder, publish, replayed
@@ -75,11 +76,6 @@ def release(engine: Engine, settings: IndexSettings, build: Build, options: Rele
         PublicationBlocked: The gate says no.
         StoreError: The engine failed, or the build is not ready.
     """
-    if build.state != "ready":
-        raise StoreError(
-            f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. The "
-            "command that began it goes on with it."
-        )
     judgement, note, build = None, "", replayed(settings, engine, build)
     if options.gate:
         build, judgement, note = _pass_gate(engine, settings, build, options)
@@ -103,7 +99,7 @@ def verify_build(
 def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> list[str]:
     """Delete ready builds beyond `keep`, and return their ids; with 0 none is.
 
-    Those go first that were live, or made, the longest ago, so `rollback` keeps its target.
+    Those go first that were live, or made, the longest ago; what was live before is the last to go, for `rollback`.
 
     The published build counts and stays, and so does one that is being made or is open (which the embedded engine
     knows and a server does not).
@@ -112,8 +108,9 @@ def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> lis
         return []
     published = engine.published(index).id
     others = [build for build in engine.builds(index) if build.state == "ready" and build.id != published]
+    before = max((build for build in others if build.went_live), key=attrgetter("went_live"), default=None)
+    others.sort(key=lambda build: (build is before, build.went_live or build.created), reverse=True)
     removed = []
-    others.sort(key=lambda build: build.went_live or build.created, reverse=True)
     for build in reversed(others[keep - 1 :]):
         try:
             engine.drop(build)

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from indexer.archive import MANIFEST, BackupError, Member, reading, verify
 from indexer.backup import JOURNAL, LEDGER, Backup, HeldBuild, Watch, journal_lines
 from indexer.blocks import PointsDigest, unpack
-from indexer.catalog import go_live, keep_artifact
+from indexer.catalog import go_live, keep_artifact, models_folder
 from indexer.collection import CollectionOptions
 from indexer.journal import Journal, Write
 from indexer.ledger import ledger_path
@@ -272,7 +272,7 @@ def _keep_artifacts(settings: IndexSettings, folder: Path, undo: ExitStack) -> N
         artifact = Artifact.open(source)
         if artifact.fingerprint != source.name:
             raise BackupError(f"models/{source.name} of the backup is artifact {artifact.fingerprint}; make it again")
-        kept = settings.data / "models" / source.name
+        kept = models_folder(settings) / source.name
         if not kept.exists():
             undo.callback(shutil.rmtree, kept, ignore_errors=True)
         keep_artifact(settings, artifact)

@@ -10,11 +10,12 @@ from indexer.store import Build, Engine, Point, Store
 def reusable(engine: Engine, build: Build) -> Build | None:
     """The newest ready build whose vectors `build` would get as well: of the same model and the same passages.
 
-    One that failed its verification is passed over.
+    One that failed its verification is passed over, and so is one from before there were passages, which has each
+    document cut to what the model reads.
     """
     for older in engine.builds(build.index):
         alike = (older.fingerprint, older.chunking) == (build.fingerprint, build.chunking)
-        if older.state == "ready" and not older.reason and alike and older.id != build.id:
+        if older.state == "ready" and older.passages and not older.reason and alike and older.id != build.id:
             return older
     return None
 

@@ -84,7 +84,7 @@ class Build(BaseModel):
         chunking: How documents became passages; None where each is one, of which the model read what fits its window.
         collection: How its points are laid out; needed to make it again.
         truncated: Passages of which the model saw less than the whole, or nothing for want of a word it knows.
-        unchanged: Documents whose vectors came from the build that was published when this one began.
+        unchanged: Documents whose vectors were copied from an older build.
         dead: Records that became no document; they are in the dead-letter file.
         read: Records read: `documents` and `dead`.
         total: Records there were to read, if that was known beforehand.

@@ -19,12 +19,12 @@ def replacing(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     yield partial
     for path in (*partial.rglob("*"), partial):
-        _sync(path)
+        sync(path)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -38,8 +38,8 @@ def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
 
 
-def _sync(path: Path) -> None:
-    """Wait until the disk has it; else after a power cut a name could be there before its content."""
+def sync(path: Path) -> None:
+    """Wait until the disk has a file or folder; else after a power cut a name could be there before its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -65,4 +65,5 @@ def _is_published(engine: Engine, artifact: Artifact, documents: list[Document])
         build = engine.published(INDEX)
     except IndexNotFound:
         return False
-    return build.fingerprint == artifact.fingerprint and build.source_digest == source_digest(documents)
+    made_of = (build.fingerprint, build.source_digest)
+    return build.passages > 0 and made_of == (artifact.fingerprint, source_digest(documents))

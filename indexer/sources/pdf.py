@@ -21,7 +21,7 @@ def parse_pdf(content: bytes) -> dict[str, Any]:
         title = reader.metadata.title if reader.metadata else None
     except FileNotDecryptedError as error:
         raise ValueError("locked by a password") from error
-    except Exception as error:
+    except Exception as error:  # a broken file makes the parser raise anything; it is a bad record
         raise ValueError(f"damaged, or no PDF: {error or type(error).__name__}") from error
     if not any(pages):
         raise ValueError("no text on its pages; if they are pictures, run text recognition (OCR) first")

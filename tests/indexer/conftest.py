@@ -1,14 +1,27 @@
+import bz2
+import gzip
+import lzma
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zstandard
 from qdrant_client import QdrantClient
 
 from indexer.edge import EdgeEngine
 from indexer.qdrant import QdrantEngine, connect
 from indexer.store import Engine
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
+"""What makes a file of each ending that readers unpack."""
 
 SERVER = os.environ.get("TEST_QDRANT_URL")
 ENGINES = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from indexer.catalog import keep_artifact, models_folder
+from indexer.catalog import go_live, keep_artifact, models_folder
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.gate import Limits
@@ -241,6 +241,14 @@ def test_a_build_in_the_making_and_a_failed_one_are_nobodys_to_remove(engine: En
     engine.publish(builds[3])
     assert prune(engine, settings, INDEX, 1) == ["b3"]
     assert left(engine) == ["b4", "b2", "b1"]
+
+
+def test_what_was_live_before_is_the_last_to_be_removed(engine: Engine, settings: IndexSettings) -> None:
+    builds = ready(engine, 4)
+    go_live(engine, builds[0])
+    go_live(engine, builds[1])
+    assert prune(engine, settings, INDEX, 2) == ["b3", "b4"]
+    assert left(engine) == ["b2", "b1"]
 
 
 def test_a_build_that_is_open_is_not_removed(settings: IndexSettings, tmp_path: Path) -> None:

@@ -148,6 +148,15 @@ def test_vectors_of_another_model_or_of_other_passages_are_not_copied(
     assert run(engine, tiny_encoder, records, tmp_path)[0].unchanged == 40
 
 
+def test_documents_of_a_build_from_before_there_were_passages_are_not_copied(
+    tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    engine, records = EdgeEngine(tmp_path), documents(10)
+    old, _ = run(engine, tiny_encoder, records, tmp_path)
+    engine.save(old.model_copy(update={"passages": 0}))
+    assert run(engine, tiny_encoder, records, tmp_path)[0].unchanged == 0
+
+
 def test_a_rebuild_mends_what_the_old_build_lost_or_holds_too_much(tiny_encoder: Encoder, tmp_path: Path) -> None:
     engine, records = EdgeEngine(tmp_path), documents(120)
     old, _ = run(engine, tiny_encoder, records, tmp_path)
@@ -257,7 +266,7 @@ def test_counts_add_up_whatever_comes_and_however_often_it_breaks_off(
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(
-    tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from indexer import edge_store
 
@@ -273,10 +282,13 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     monkeypatch.setattr(time, "sleep", pauses.append)
     ready, _ = run(engine, tiny_encoder, documents(300), tmp_path)
     assert ready.documents == 294
+    assert pauses == [0.5, 1, 0.5]
+    assert "Qdrant does not answer. Trying again in 1 s." in caplog.text
     failures = iter([True] * 100)
     with pytest.raises(StoreUnavailable):
         run(engine, tiny_encoder, documents(10, seed=1), tmp_path, reuse=False, patience_s=20, source="x")
     assert engine.builds(INDEX)[0].state == "failed"
+    assert pauses[3:] == [0.5, 1, 2, 4, 8], "as long as it may be, and not once more on the way out"
 
 
 def test_two_processes_do_not_make_one_build(tiny_encoder: Encoder, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """The same documents come out of every format, packed or not, from a file and from standard input."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
 import lzma
@@ -15,7 +13,6 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,19 +20,13 @@ from indexer.documents import BadRecord, Document
 from indexer.sources import Format, ReadOptions, count_records, read_documents
 from indexer.sources.inputs import SUFFIXES
 from model.lines import PACKED, SourceError
+from tests.indexer.conftest import PACKERS
 
 BIRDS = [
     Document("1", "Gulls", 'They "nest",\non cliffs.', "http://birds/1", {"lang": "en", "places": ["sea", "town"]}),
     Document("2", "", "Möwen; brüten 🥚", "", {"lang": "de", "places": []}),
     Document("a\\b", "Terns", "", "", {"lang": "en", "places": ["lake"]}),
 ]
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.compress,
-}
 
 
 def write_jsonl(documents: list[Document]) -> bytes:

@@ -1,12 +1,8 @@
 """Every line of JSON lines becomes a document or a bad record that says why; packed files are read to their end."""
 
-import bz2
-import gzip
 import io
 import json
-import lzma
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,17 +13,11 @@ from hypothesis import strategies as st
 from indexer.documents import BadRecord, Document
 from indexer.sources import count_records, read_documents
 from model.lines import MAX_LINE_BYTES, PACKED, SourceError, split_lines
+from tests.indexer.conftest import PACKERS
 
 LINES = b'{"_id": "a", "title": "Gulls", "text": "nest on cliffs"}\n{"id": 7, "contents": "Terns dive."}\n'
 GULLS = Document("a", title="Gulls", text="nest on cliffs")
 TERNS = Document("7", text="Terns dive.")
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.compress,
-}
 
 
 def documents_of(content: bytes) -> list[Document | BadRecord]:
