@@ -268,5 +268,5 @@ def test_builds_are_removed_after_the_publication_and_not_after_a_refusal(
     stay_live(engine, settings, half, ReleaseOptions(keep=1))
     assert len(left(engine)) == 3
     whole = built(engine, encoder, DOCUMENTS)
-    assert release(engine, settings, whole, ReleaseOptions(keep=2)).removed == [one.id, two.id]
-    assert left(engine) == [whole.id, half.id]
+    assert release(engine, settings, whole, ReleaseOptions(keep=2)).removed == [one.id, half.id]
+    assert left(engine) == [whole.id, two.id], "what was refused goes before what rollback would return to"
