@@ -8,6 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 
+# Networks of tests are too small for two threads to be faster than one, and tests run side by side. Set before anything
+# imports torch, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "gpu": (lambda: shutil.which("nvidia-smi"), "needs a CUDA device"),
     "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
