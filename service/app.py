@@ -11,8 +11,10 @@ from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
 from service.answering import Answering
+from service.dialects import Dialects
+from service.embedding import Embedder
 from service.metrics import Metrics
-from service.routes import documents, health, page, search
+from service.routes import documents, health, openai, page, search, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -49,6 +51,7 @@ def create_app(
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
         app.state.answering = Answering(serving, settings, metrics)
+        app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
@@ -64,8 +67,9 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Dialects)
     app.add_middleware(RequestLog, observe=count)
     problems.install(app)
-    for routes in (search.router, documents.router, health.router, page.router):
+    for routes in (search.router, documents.router, openai.router, tei.router, health.router, page.router):
         app.include_router(routes)
     return app

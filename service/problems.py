@@ -10,7 +10,6 @@ from typing import NamedTuple, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,10 +17,13 @@ from starlette.responses import Response
 from indexer.store import IndexNotFound, InvalidFilter, StoreError
 from model.encoder import NoWords
 from service.batching import BatcherClosed, QueueFull
+from service.dialects import translated
+from service.schemas import PROBLEM_TYPE
+from service.schemas import FieldError as FieldError
+from service.schemas import Problem as Problem
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
 
-MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_S = 1
 
@@ -41,22 +43,8 @@ class WrongArtifact(Exception):
     """The request pins an artifact that is not the one served."""
 
 
-class FieldError(BaseModel):
-    """What is wrong with one field of a request."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """The body of every error."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: list[FieldError] | None = None
+class ModelNotFound(LookupError):
+    """The request names a model that is not the one served."""
 
 
 class Kind(NamedTuple):
@@ -73,6 +61,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
     InvalidFilter: Kind(422, "invalid-filter"),
+    ModelNotFound: Kind(404, "model-not-found"),
     IndexNotFound: Kind(404, "index-not-found"),
     WrongArtifact: Kind(409, "wrong-artifact"),
     QueueFull: Kind(429, "queue-full", retry=True),
@@ -112,7 +101,7 @@ def problem(
         errors=errors,
     )
     content = body.model_dump_json(exclude_none=True)
-    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=MEDIA_TYPE)
+    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=PROBLEM_TYPE)
 
 
 async def _known(request: Request, error: Exception) -> Response:
@@ -152,7 +141,10 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     detail = "an error of the service, not of the request; its log has the trace under this request id"
-    return problem(request.state.request_id, 500, "internal-error", detail)
+    answer = problem(request.state.request_id, 500, "internal-error", detail)
+    if said := translated(request.url.path, bytes(answer.body)):  # no layer of ours is passed on the way out from here
+        return Response(said, 500, {REQUEST_ID: request.state.request_id}, media_type="application/json")
+    return answer
 
 
 def _field(location: tuple[int | str, ...]) -> str:
