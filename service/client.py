@@ -8,7 +8,7 @@ names; every request may be repeated, so a caller need not tell which.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
@@ -33,8 +33,8 @@ SHOWN = 200
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class SearchOptions(TypedDict, total=False):
-    """What a search may be told besides its query; see `docs/api.md`."""
+class SearchKeywords(TypedDict, total=False):
+    """What a search may be told besides its query: `service.schemas.SearchOptions`, as keyword arguments."""
 
     index: str
     limit: int
@@ -42,6 +42,11 @@ class SearchOptions(TypedDict, total=False):
     with_: Sequence[With]
     filter: Mapping[str, JsonValue]
     group_by: GroupBy
+    min_score: float
+    cursor: str
+    depth: int
+    facets: Sequence[str]
+    facet_limit: int
     fingerprint: str
     timeout_ms: int
 
@@ -123,7 +128,7 @@ class Client:
         """Close its connections."""
         self._http.close()
 
-    def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse:
+    def search(self, query: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
         """The best documents for a query.
 
         Raises:
@@ -131,6 +136,22 @@ class Client:
             NoAnswer: It could not be reached.
         """
         return self._send(_search(query, options))
+
+    def pages(self, query: str, **options: Unpack[SearchKeywords]) -> Iterator[SearchResponse]:
+        """The answers to one query, `limit` results each, until there are no more or `depth` is reached.
+
+        Raises:
+            ServiceError, NoAnswer: As `search`; with status 410 when the build that the first page came from has gone.
+        """
+        answer = self.search(query, **options)
+        yield answer
+        while answer.next_cursor:
+            answer = self.search(query, **(options | {"cursor": answer.next_cursor}))
+            yield answer
+
+    def similar(self, id: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
+        """The documents that are most like a stored one, without itself; errors as `search`."""
+        return self._send(_similar(id, options))
 
     def document(self, id: str, *, index: str | None = None) -> DocumentOut:
         """A document as it is stored; errors as `search`."""
@@ -190,9 +211,21 @@ class AsyncClient:
         """Close its connections."""
         await self._http.aclose()
 
-    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResponse:
+    async def search(self, query: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
         """As `Client.search`."""
         return await self._send(_search(query, options))
+
+    async def pages(self, query: str, **options: Unpack[SearchKeywords]) -> AsyncIterator[SearchResponse]:
+        """As `Client.pages`."""
+        answer = await self.search(query, **options)
+        yield answer
+        while answer.next_cursor:
+            answer = await self.search(query, **(options | {"cursor": answer.next_cursor}))
+            yield answer
+
+    async def similar(self, id: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
+        """As `Client.similar`."""
+        return await self._send(_similar(id, options))
 
     async def document(self, id: str, *, index: str | None = None) -> DocumentOut:
         """As `Client.document`."""
@@ -230,16 +263,28 @@ def flat_metadata(result: ResultOut) -> dict[str, Any]:
     return result.metadata | ours
 
 
-def _search(query: str, options: SearchOptions) -> _Call[SearchResponse]:
-    body = {"query": query} | {name.rstrip("_"): value for name, value in options.items()}
-    return _Call("POST", "/v1/search", SearchResponse, body)
+def _search(query: str, options: SearchKeywords) -> _Call[SearchResponse]:
+    return _Call("POST", "/v1/search", SearchResponse, {"query": query} | _body(options))
+
+
+def _similar(id: str, options: SearchKeywords) -> _Call[SearchResponse]:
+    return _Call("POST", f"{_path(id)}:similar", SearchResponse, _body(options))
+
+
+def _body(options: SearchKeywords) -> dict[str, Any]:
+    return {name.rstrip("_"): value for name, value in options.items()}  # `with` is a word of Python's
 
 
 def _document(
     method: str, id: str, index: str | None, answer: type[Answer], document: DocumentIn | None = None
 ) -> _Call[Answer]:
-    path = f"/v1/documents/{quote(id, safe='')}"
-    return _Call(method, path, answer, document.model_dump() if document else None, {"index": index} if index else None)
+    return _Call(
+        method, _path(id), answer, document.model_dump() if document else None, {"index": index} if index else None
+    )
+
+
+def _path(id: str) -> str:
+    return f"/v1/documents/{quote(id, safe='')}"
 
 
 def _headers(key: str | None) -> dict[str, str]:

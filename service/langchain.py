@@ -24,7 +24,7 @@ class DupmaeRetriever(BaseRetriever):
     Attributes:
         client: Asks the service.
         async_client: Asks it for `ainvoke`; without one, `client` does in a thread.
-        search_kwargs: See `service.client.SearchOptions`.
+        search_kwargs: See `service.client.SearchKeywords`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

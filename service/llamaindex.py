@@ -3,7 +3,7 @@
 import asyncio
 from typing import Unpack
 
-from service.client import AsyncClient, Client, SearchOptions, flat_metadata
+from service.client import AsyncClient, Client, SearchKeywords, flat_metadata
 from service.schemas import ResultOut, SearchResponse
 
 try:
@@ -28,7 +28,7 @@ class DupmaeRetriever(BaseRetriever):
     """
 
     def __init__(
-        self, client: Client, *, async_client: AsyncClient | None = None, **options: Unpack[SearchOptions]
+        self, client: Client, *, async_client: AsyncClient | None = None, **options: Unpack[SearchKeywords]
     ) -> None:
         super().__init__()
         self._client = client

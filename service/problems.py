@@ -5,6 +5,7 @@ is a defect of ours: 500, the trace in the log under the request id and never in
 """
 
 import http
+import logging
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -14,15 +15,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from indexer.store import IndexNotFound, InvalidFilter, StoreError
+from indexer.store import IndexNotFound, InvalidFacet, InvalidFilter, StoreError
 from model.encoder import NoWords
 from service.batching import BatcherClosed, QueueFull
+from service.cursors import CursorExpired, InvalidCursor
 from service.dialects import translated
 from service.schemas import PROBLEM_TYPE
 from service.schemas import FieldError as FieldError
 from service.schemas import Problem as Problem
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
+
+LOGGER = logging.getLogger("dupmae.problems")
 
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_S = 1
@@ -62,6 +66,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     NotWritable: Kind(403, "not-writable"),
     InvalidFilter: Kind(422, "invalid-filter"),
     ModelNotFound: Kind(404, "model-not-found"),
+    InvalidFacet: Kind(422, "invalid-facet"),
+    InvalidCursor: Kind(422, "invalid-cursor"),
+    CursorExpired: Kind(410, "cursor-expired"),
     IndexNotFound: Kind(404, "index-not-found"),
     WrongArtifact: Kind(409, "wrong-artifact"),
     QueueFull: Kind(429, "queue-full", retry=True),
@@ -102,6 +109,16 @@ def problem(
     )
     content = body.model_dump_json(exclude_none=True)
     return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=PROBLEM_TYPE)
+
+
+async def problem_of(request: Request, error: Exception) -> Problem:
+    """The body of what `error` would be answered with, for an answer that holds several."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[each] for each in type(error).__mro__ if each in handlers)
+    response: Response = await handler(request, error)
+    if response.status_code == http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        LOGGER.error("request %s: one of its searches failed", request.state.request_id, exc_info=error)
+    return Problem.model_validate_json(bytes(response.body))
 
 
 async def _known(request: Request, error: Exception) -> Response:
