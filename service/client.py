@@ -284,7 +284,8 @@ def _document(
 
 
 def _path(id: str) -> str:
-    return f"/v1/documents/{quote(id, safe='')}"
+    dots = {".": "%2E", "..": "%2E%2E"}  # which a URL would take for this folder and the one above
+    return f"/v1/documents/{dots.get(id, quote(id, safe=''))}"
 
 
 def _headers(key: str | None) -> dict[str, str]:
@@ -320,4 +321,4 @@ def _problem(response: httpx.Response) -> Problem:
 
 
 def _no_answer(url: httpx.URL, error: httpx.TransportError) -> NoAnswer:
-    return NoAnswer(f"no answer from {url}: {error or type(error).__name__}; does `dupmae serve` run there?")
+    return NoAnswer(f"no answer from {url}: {str(error) or type(error).__name__}; does `dupmae serve` run there?")

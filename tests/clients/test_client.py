@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -56,7 +55,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def found(client: Client) -> httpx.Response:
     return httpx.Response(200, content=client.search("file").model_dump_json())
 
@@ -103,13 +102,13 @@ async def test_the_async_client_answers_alike(address: str, client: Client) -> N
 
 
 def test_a_problem_is_an_exception_that_carries_it(client: Client) -> None:
-    with pytest.raises(ServiceError, match="422 .*limit.*request") as refused:
+    with pytest.raises(ServiceError, match=r"422 .*limit.*request") as refused:
         client.search("file", limit=0)
     problem = refused.value.problem
     assert (problem.type, problem.status) == ("urn:dupmae:invalid-request", 422)
     assert problem.errors is not None
     assert problem.errors[0].field == "limit"
-    with pytest.raises(ServiceError, match="letters|default"):
+    with pytest.raises(ServiceError, match="default"):
         client.search("file", index="missing")
 
 

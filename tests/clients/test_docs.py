@@ -1,4 +1,4 @@
-"""What the documentation tells people to type works: every Python snippet of the page on clients, every curl command."""
+"""What the documentation tells people to type works: the Python snippets of the page on clients, and every curl."""
 
 import json
 import re
