@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from indexer.grouping import GroupBy
 from indexer.store import Mode
@@ -40,7 +40,7 @@ class SearchKeywords(TypedDict, total=False):
     limit: int
     mode: Mode
     with_: Sequence[With]
-    filter: Mapping[str, JsonValue]
+    filter: Mapping[str, Any]
     group_by: GroupBy
     min_score: float
     cursor: str

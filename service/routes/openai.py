@@ -135,7 +135,8 @@ async def _answer(body: EmbeddingsRequest, embedder: Embedder) -> EmbeddingsResp
 
 
 def _floats(vector: NDArray[np.float32]) -> list[float]:
-    return [float(value) for value in vector]
+    floats: list[float] = vector.tolist()
+    return floats
 
 
 def _base64(vector: NDArray[np.float32]) -> str:

@@ -86,7 +86,8 @@ def test_a_width_is_the_models_own_or_refused(client: openai.OpenAI) -> None:
 
 
 def test_token_ids_are_refused_with_what_to_send_instead(client: openai.OpenAI) -> None:
-    for ids in [[1, 2, 3], [[1, 2], [3]]]:
+    given: list[Any] = [[1, 2, 3], [[1, 2], [3]]]
+    for ids in given:
         with pytest.raises(openai.UnprocessableEntityError, match=r"input: .*send text") as refused:
             client.embeddings.create(model="tiny", input=ids)
         assert refused.value.code == "invalid-request"

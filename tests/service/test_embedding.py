@@ -22,9 +22,10 @@ def fault(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert response.headers["Content-Type"] == "application/json"
     body: dict[str, Any] = response.json()
     assert body.keys() == {"error"}
-    assert body["error"].keys() == {"message", "type", "param", "code"}
-    assert body["error"]["code"] == code
-    return body["error"]
+    error: dict[str, Any] = body["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    return error
 
 
 async def test_a_long_list_leaves_room_in_the_queue(serve: Serve) -> None:
