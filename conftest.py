@@ -8,6 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 
+# Networks of tests are too small for two threads to be faster than one, and tests run side by side. Set before anything
+# imports torch, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 FRAMEWORKS = {"langchain_core": "service/langchain.py", "llama_index": "service/llamaindex.py"}
 """Libraries that only one module needs, and that module, whose doctests cannot be collected without it."""
 
