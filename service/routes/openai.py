@@ -110,7 +110,7 @@ async def models(embedder: AppEmbedder) -> ServedModels:
         return ServedModels(data=[_served(name, desk) for name in roles(desk.searcher.encoder.artifact.manifest)])
 
 
-@router.get("/v1/models/{name}", summary="Look up a model's name", responses=_errors(404, 503, 504))
+@router.get("/v1/models/{name:path}", summary="Look up a model's name", responses=_errors(404, 503, 504))
 async def model(name: str, embedder: AppEmbedder) -> ServedModel:
     """It, if it is one that `/v1/embeddings` takes."""
     async with embedder.desk() as desk:
