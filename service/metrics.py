@@ -47,6 +47,9 @@ class Metrics:
         self._writes = Counter(
             "dupmae_writes", "Documents put or deleted live, acknowledged.", ["index", "kind"], registry=registry
         )
+        self._embedded = Counter(
+            "dupmae_embedded_texts", "Texts encoded for callers who wanted vectors.", ["role"], registry=registry
+        )
         self._serving: dict[str, Build] = {}
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
@@ -69,15 +72,20 @@ class Metrics:
         """A document was put or deleted."""
         self._writes.labels(index, kind).inc()
 
+    def embedded(self, role: str, texts: int) -> None:
+        """Texts were encoded for a caller who wanted their vectors."""
+        self._embedded.labels(role).inc(texts)
+
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""
         self._requests.labels(mode, status).inc()
 
     def searched(self, index: str, took: Mapping[str, float], *, batch: int, truncated: bool, found: bool) -> None:
-        """A search ran to its end; `took` in seconds by stage."""
+        """A search ran to its end; `took` in seconds by stage, `batch` 0 where nothing was encoded for it."""
         for stage, seconds in took.items():
             self._stages.labels(stage).observe(seconds)
-        self._batch_size.observe(batch)
+        if batch:
+            self._batch_size.observe(batch)
         self._truncated.inc(truncated)
         self._zero_results.labels(index).inc(not found)
 

@@ -4,9 +4,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.answering import Answering
+from service.embedding import Embedder
 from service.metrics import Metrics
 from service.serving import Serving
 from service.settings import Settings
+
+
+def _answering(request: Request) -> Answering:
+    answering: Answering = request.app.state.answering
+    return answering
 
 
 def _serving(request: Request) -> Serving:
@@ -24,6 +31,13 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _embedder(request: Request) -> Embedder:
+    embedder: Embedder = request.app.state.embedder
+    return embedder
+
+
+AppAnswering = Annotated[Answering, Depends(_answering)]
+AppEmbedder = Annotated[Embedder, Depends(_embedder)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
 AppSettings = Annotated[Settings, Depends(_settings)]
