@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from indexer.store import IndexNotFound, InvalidFilter, StoreError
 from model.encoder import NoWords
-from service.batching import BatcherClosed, QueueFull
+from service.batching import BatcherClosed
+from service.queueing import QueueFull
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
 

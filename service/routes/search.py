@@ -9,12 +9,14 @@ from typing import Any
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
 
+from model.encoder import Encoding
 from service.desk import Desk
 from service.metrics import Metrics
 from service.problems import BadRequest, Problem, WrongArtifact
 from service.render import render, respond
 from service.routes.state import AppMetrics, AppServing, AppSettings
-from service.schemas import SearchRequest, SearchResponse
+from service.schemas import ResultOut, SearchRequest, SearchResponse
+from service.searcher import Searcher
 from service.settings import Settings
 
 PATH = "/v1/search"
@@ -52,38 +54,44 @@ async def search(
     deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
     async with asyncio.timeout_at(deadline), serving.desk(body.index or settings.index) as desk:
         _check_artifact(body, desk)
-        answer = await _unless_gone(request, _answer(desk, body, metrics, deadline))
+        answer = await _unless_gone(request, _remembered(desk, body, metrics))
     if answer is None:
         return Response(status_code=CALLER_GONE)
     request.state.log["results"] = len(answer.results)
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics, deadline: float) -> SearchResponse:
-    searcher = desk.searcher
-    encoded = await desk.batcher.encode(body.query, deadline=deadline)
-    encoding = encoded.encoding
-    began = perf_counter()
-    hits, complete = await desk.run(
-        searcher.retrieve,
-        encoding.vector,
-        mode=body.mode,
-        limit=body.limit,
-        filter=body.filter,
-        group_by=body.group_by,
-    )
-    retrieved = perf_counter()
-    results = await desk.run(render, searcher, body.query, encoding, hits, with_=body.with_)
-    took = {
-        "queue": encoded.queued,
-        "encode": encoded.encoded,
-        "retrieve": retrieved - began,
-        "render": perf_counter() - retrieved,
-    }
-    metrics.searched(searcher.build.index, took, batch=encoded.batch, truncated=encoding.truncated, found=bool(hits))
+async def _remembered(desk: Desk, body: SearchRequest, metrics: Metrics) -> SearchResponse:
+    """The answer, worked out unless the desk remembers it; a caller who is late or gone is cancelled in any wait."""
+    answer = await desk.answer(body, lambda: _answer(desk, body, metrics))
+    if (took_ms := answer.meta.took_ms.get("cache")) is not None:
+        query, found = answer.meta.query, bool(answer.results)
+        metrics.searched(desk.build.index, {"cache": took_ms / 1000}, batch=0, truncated=query.truncated, found=found)
+    return answer
+
+
+async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics) -> SearchResponse:
+    encoded = await desk.encode_query(body.query)
+    (results, complete), took = await desk.run(_retrieve, desk.searcher, body, encoded.encoding)
+    took |= {"queue": encoded.queued, "encode": encoded.encoded}
+    searcher, encoding = desk.searcher, encoded.encoding
+    metrics.searched(searcher.build.index, took, batch=encoded.batch, truncated=encoding.truncated, found=bool(results))
     response = respond(searcher, encoding, results, mode=body.mode, complete=complete, took=took)
     response.meta.index.documents = desk.build.documents
     return response
+
+
+def _retrieve(
+    searcher: Searcher, body: SearchRequest, encoding: Encoding
+) -> tuple[tuple[list[ResultOut], bool], dict[str, float]]:
+    """What a thread does for an encoded query: results, whether they are complete, and seconds by stage."""
+    began = perf_counter()
+    hits, complete = searcher.retrieve(
+        encoding.vector, mode=body.mode, limit=body.limit, filter=body.filter, group_by=body.group_by
+    )
+    retrieved = perf_counter()
+    results = render(searcher, body.query, encoding, hits, with_=body.with_)
+    return (results, complete), {"retrieve": retrieved - began, "render": perf_counter() - retrieved}
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, SearchResponse]) -> SearchResponse | None:

@@ -9,7 +9,8 @@ import pytest
 
 from model.encoder import Encoding, NoWords, Tokenized
 from model.vector import FusedVector
-from service.batching import BatcherClosed, Encode, EncoderFailed, MicroBatcher, QueueFull, Role, Tokenize
+from service.batching import BatcherClosed, Encode, EncoderFailed, MicroBatcher, Role, Tokenize
+from service.queueing import QueueFull
 from service.searcher import QueryRefused
 
 pytestmark = pytest.mark.anyio
