@@ -2,6 +2,7 @@
 
 import math
 from contextlib import ExitStack, closing, suppress
+from functools import lru_cache
 from itertools import islice
 from threading import Lock
 from time import perf_counter
@@ -24,6 +25,9 @@ from service.snippet import READ
 
 SHOWN = 80
 """Characters of a query that an error message repeats."""
+
+QUERIES = 64
+"""Queries whose words are remembered: each result of one answer is explained by the same ones."""
 
 
 class QueryRefused(ValueError):
@@ -77,6 +81,7 @@ class Searcher:
         self.encoder = encoder
         self.store = store
         self._depth = depth
+        self._query_words = lru_cache(QUERIES)(self._words)
 
     @property
     def build(self) -> Build:
@@ -153,7 +158,7 @@ class Searcher:
         return explain(
             vector,
             point.vector,
-            query_words=self._words(query),
+            query_words=self._query_words(query),
             document_words=self._words(passage_text(point, self.build.chunking)),
             vocabulary=self.encoder.vocabulary,
         )
