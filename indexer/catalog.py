@@ -19,8 +19,12 @@ from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Arti
 from model.encoder import Encoder
 
 
-def open_engine(settings: IndexSettings) -> Engine:
+def open_engine(settings: IndexSettings, *, timeout_s: int = 10) -> Engine:
     """The Qdrant server of the settings, or else the embedded engine in the data folder.
+
+    Args:
+        settings: Where it is.
+        timeout_s: How long a server may take for a request.
 
     Raises:
         StoreUnavailable: The server cannot be reached.
@@ -32,7 +36,7 @@ def open_engine(settings: IndexSettings) -> Engine:
     from indexer.qdrant import connect
 
     key = settings.qdrant_api_key
-    return connect(settings.qdrant_url, key.get_secret_value() if key else None)
+    return connect(settings.qdrant_url, key.get_secret_value() if key else None, timeout_s=timeout_s)
 
 
 def models_folder(settings: IndexSettings) -> Path:

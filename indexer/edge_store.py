@@ -26,6 +26,9 @@ INDEXING_THRESHOLD_KB = 10_000
 class EdgeStore:
     """One build in a folder. Made by `EdgeEngine`."""
 
+    exclusive = True
+    """See `Store.exclusive`: a reader's lock keeps writers out, and a writer's everybody."""
+
     def __init__(self, build: Build, shard: edge.EdgeShard, lock: BuildLock, *, write: bool) -> None:
         self._build = build
         self._shard = shard

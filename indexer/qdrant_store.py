@@ -3,6 +3,7 @@
 The server has no lock that one writer could hold; who writes to a build sees to it that nobody else does.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,9 @@ POLL_S = 0.5
 
 class QdrantStore:
     """One build in a collection. Made by `QdrantEngine`, whose client it shares."""
+
+    exclusive = False
+    """See `Store.exclusive`."""
 
     def __init__(self, build: Build, client: QdrantClient, collection: str, *, write: bool) -> None:
         self._build = build
@@ -198,6 +202,8 @@ def answering(client: QdrantClient) -> Iterator[None]:
         yield
     except ResponseHandlingException as error:
         raise StoreUnavailable(f"{server} does not answer ({error.source}); check DUPMAE_QDRANT_URL.") from error
+    except json.JSONDecodeError as error:
+        raise StoreUnavailable(f"{server} replied with something else than JSON ({error}); try again.") from error
     except ResourceExhaustedResponse as error:
         raise StoreUnavailable(f"{server} is overloaded; try again in {error.retry_after_s} s.") from error
     except UnexpectedResponse as error:

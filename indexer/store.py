@@ -179,7 +179,13 @@ class Condition:
 
 
 class Store(Protocol):
-    """One build. Calls are thread-safe for reading; one writer at a time."""
+    """One build. Calls are thread-safe for reading; one writer at a time.
+
+    Attributes:
+        exclusive: Whether only its opener can change the build while it is open.
+    """
+
+    exclusive: bool
 
     @property
     def build(self) -> Build:

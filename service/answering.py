@@ -16,10 +16,10 @@ from service.cursors import Cursor, CursorExpired, Cursors, InvalidCursor, diges
 from service.desk import Desk
 from service.likeness import likeness, others
 from service.metrics import Metrics
-from service.paging import first_page, page
+from service.paging import Page, first_page, page
 from service.problems import BadRequest, WrongArtifact
 from service.render import render, respond
-from service.schemas import FacetOut, SearchOptions, SearchRequest, SearchResponse
+from service.schemas import FacetOut, ResultOut, SearchOptions, SearchRequest, SearchResponse
 from service.searcher import Searcher
 from service.serving import Serving
 from service.settings import Settings
@@ -32,6 +32,12 @@ class _Asked(NamedTuple):
     encoding: Encoding
     took: dict[str, float]
     batch: int = 0
+
+
+class _Worked(NamedTuple):
+    page: Page
+    facets: dict[str, list[FacetOut]] | None
+    results: list[ResultOut]
 
 
 class Answering:
@@ -65,10 +71,14 @@ class Answering:
         async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
             _check_artifact(body, desk)
             at = self._begin(desk, body, "query", body.query)
-            encoded = await desk.batcher.encode(body.query, deadline=deadline)
-            took = {"queue": encoded.queued, "encode": encoded.encoded}
-            asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
-            return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
+
+            async def make() -> SearchResponse:
+                encoded = await desk.encode_query(body.query)
+                took = {"queue": encoded.queued, "encode": encoded.encoded}
+                asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
+                return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
+
+            return self._counted(desk, await desk.answer("query", body, make))
 
     async def similar(self, document_id: str, body: SearchOptions, *, deadline: float) -> SearchResponse:
         """The documents that are like a stored one, itself left out.
@@ -82,10 +92,14 @@ class Answering:
         async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
             _check_artifact(body, desk)
             at = self._begin(desk, body, "document", document_id)
-            began = perf_counter()
-            text, encoding = await desk.run(likeness, desk.searcher, document_id)
-            asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
-            return await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
+
+            async def make() -> SearchResponse:
+                began = perf_counter()
+                text, encoding = await desk.run(likeness, desk.searcher, document_id)
+                asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
+                return await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
+
+            return self._counted(desk, await desk.answer(document_id, body, make))
 
     async def batch(
         self, bodies: Sequence[SearchRequest | Exception], *, deadline: float
@@ -108,26 +122,25 @@ class Answering:
     async def _answer(
         self, desk: Desk, body: SearchOptions, asked: _Asked, wanted: Wanted, at: Cursor
     ) -> SearchResponse:
-        searcher, (text, encoding, took, batch) = desk.searcher, asked
-        began = perf_counter()
-        found = await desk.run(page, searcher, encoding.vector, wanted, at, body.limit)
-        took["retrieve"] = perf_counter() - began
-        facets = None
-        if body.facets:
-            began = perf_counter()
-            facets = await desk.run(_facets, searcher, body)
-            took["facets"] = perf_counter() - began
-        began = perf_counter()
-        results = await desk.run(render, searcher, text, encoding, found.hits, with_=body.with_)
-        took["render"] = perf_counter() - began
-        self._metrics.searched(
-            searcher.build.index, took, batch=batch, truncated=encoding.truncated, found=bool(at.offset or found.hits)
-        )
-        response = respond(searcher, encoding, results, mode=body.mode, complete=found.complete, took=took)
+        searcher, encoding = desk.searcher, asked.encoding
+        worked, took = await desk.run(_work, searcher, body, asked, wanted, at)
+        took = asked.took | took
+        found = bool(at.offset or worked.results)
+        self._metrics.searched(searcher.build.index, took, batch=asked.batch, truncated=encoding.truncated, found=found)
+        response = respond(searcher, encoding, worked.results, mode=body.mode, complete=worked.page.complete, took=took)
         response.meta.index.documents = desk.build.documents
-        response.facets = facets
-        response.next_cursor = self._cursors.write(found.following) if found.following else None
+        response.facets = worked.facets
+        following = worked.page.following
+        response.next_cursor = self._cursors.write(following) if following else None
         return response
+
+    def _counted(self, desk: Desk, answer: SearchResponse) -> SearchResponse:
+        """An answer that was remembered is a search too."""
+        if (took_ms := answer.meta.took_ms.get("cache")) is not None:
+            took, query = {"cache": took_ms / 1000}, answer.meta.query
+            found = bool(answer.results)
+            self._metrics.searched(desk.build.index, took, batch=0, truncated=query.truncated, found=found)
+        return answer
 
     def _begin(self, desk: Desk, body: SearchOptions, kind: str, what: str) -> Cursor:
         """Where the page that is asked for begins."""
@@ -169,6 +182,24 @@ class Answering:
             raise BadRequest(
                 "min_score", "mode rrf scores ranks and not matches; use fused, cls or ot, or leave it out"
             )
+
+
+def _work(
+    searcher: Searcher, body: SearchOptions, asked: _Asked, wanted: Wanted, at: Cursor
+) -> tuple[_Worked, dict[str, float]]:
+    """What a thread does for something encoded, in one go; and seconds by stage."""
+    began = perf_counter()
+    found = page(searcher, asked.encoding.vector, wanted, at, body.limit)
+    took = {"retrieve": perf_counter() - began}
+    facets = None
+    if body.facets:
+        began = perf_counter()
+        facets = _facets(searcher, body)
+        took["facets"] = perf_counter() - began
+    began = perf_counter()
+    results = render(searcher, asked.text, asked.encoding, found.hits, with_=body.with_)
+    took["render"] = perf_counter() - began
+    return _Worked(found, facets, results), took
 
 
 def _wanted(body: SearchOptions, filter: Filter | None) -> Wanted:

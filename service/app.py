@@ -67,6 +67,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    app.state.draining = False
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Dialects)
     app.add_middleware(RequestLog, observe=count)

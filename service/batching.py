@@ -12,7 +12,6 @@ encoder error reaches its batch and no other; every call returns or raises, also
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from model.encoder import Encoding, EncodingError, NoWords, Tokenized
+from service.queueing import DrainRate, QueueFull
 from service.searcher import QueryRefused
 
 Role = Literal["query", "document"]
@@ -30,20 +30,6 @@ Encode = Callable[[Sequence[Tokenized]], Sequence[Encoding]]
 
 SHORT = 512
 """Characters that are tokenized on the event loop, half a millisecond at most; for more a thread is worth its price."""
-
-LONGEST_RETRY_S = 30
-
-
-class QueueFull(Exception):
-    """As many texts wait for the encoder as may.
-
-    Attributes:
-        retry_after_s: When they will be encoded, at the rate of the last batches.
-    """
-
-    def __init__(self, waiting: int, retry_after_s: int) -> None:
-        super().__init__(f"{waiting} texts are waiting for the encoder; ask again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
 
 
 class BatcherClosed(Exception):
@@ -105,7 +91,7 @@ class MicroBatcher:
         self._tokenizing = 0
         self._waiting: _Batch = {}
         self._running: asyncio.Task[None] | None = None
-        self._seconds_a_text = 0.0
+        self._rate = DrainRate()
         self._closed = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
@@ -140,7 +126,8 @@ class MicroBatcher:
         """
         self._check_open()
         if self.depth >= self._max_queue:
-            raise QueueFull(self._max_queue, self._retry_after_s())
+            waiting = f"{self.depth} texts are waiting for the encoder"
+            raise QueueFull(waiting, self._rate.retry_after_s(self.depth))
         since = perf_counter()
         async with asyncio.timeout_at(deadline):
             tokenized = await self._tokenized(text, role)
@@ -157,9 +144,6 @@ class MicroBatcher:
     def _check_open(self) -> None:
         if self._closed:
             raise BatcherClosed("the service is shutting down; ask another replica")
-
-    def _retry_after_s(self) -> int:
-        return min(max(1, math.ceil(self.depth * self._seconds_a_text)), LONGEST_RETRY_S)
 
     async def _tokenized(self, text: str, role: Role) -> Tokenized:
         tokenize = self._tokenizers[role]
@@ -214,7 +198,7 @@ class MicroBatcher:
         except Exception as error:  # noqa: BLE001 - whatever the model raises, its callers must hear of it, or they hang
             outcomes = [_failed(error) for _ in texts]
         took = perf_counter() - began
-        self._seconds_a_text += (took / len(batch) - self._seconds_a_text) / 4  # a mean that forgets old batches
+        self._rate.left(len(batch), seconds=took)
         for (future, waiting), outcome in zip(batch.items(), outcomes, strict=True):
             if future.done():
                 continue

@@ -75,7 +75,7 @@ def split_words(entries: Iterable[str]) -> list[Word]:
             words[-1].append(entry)
         else:
             words.append([entry])
-    return [Word("".join(entry.removeprefix(PIECE) for entry in word), tuple(word)) for word in words]
+    return [Word(_whole(word), tuple(word)) for word in words]
 
 
 def explain(
@@ -111,11 +111,18 @@ def explain(
 
 def _word_by_entry(words: Iterable[Word]) -> dict[str, str]:
     """The word that each entry belongs to; the one with the fewest pieces where it belongs to several."""
-    found: dict[str, str] = {}
-    for word in sorted(words, key=lambda word: len(word.entries)):
+    words = list(words)
+    found = {word.entries[0]: word.text for word in words if len(word.entries) == 1}
+    for word in sorted((word for word in words if len(word.entries) > 1), key=lambda word: len(word.entries)):
         for entry in word.entries:
             found.setdefault(entry, word.text)
     return found
+
+
+def _whole(entries: Sequence[str]) -> str:
+    if len(entries) == 1:
+        return entries[0].removeprefix(PIECE)
+    return "".join(entry.removeprefix(PIECE) for entry in entries)
 
 
 def _spell(entry: str) -> str:
@@ -125,6 +132,7 @@ def _spell(entry: str) -> str:
 def _carriers(words: Iterable[Word], terms: Iterable[Term]) -> dict[str, float]:
     """Weight by word, without those that hardly matter: function words match in every document."""
     contributions = {term.entry: term.contribution for term in terms}
-    weights = {word.text: sum(contributions.get(entry, 0.0) for entry in set(word.entries)) for word in words}
+    carrying = (word for word in words if not contributions.keys().isdisjoint(word.entries))
+    weights = {word.text: sum(contributions.get(entry, 0.0) for entry in set(word.entries)) for word in carrying}
     least = CARRIER_SHARE * max(weights.values(), default=0.0)
     return {word: weight for word, weight in weights.items() if weight > 0 and weight >= least}

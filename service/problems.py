@@ -17,9 +17,10 @@ from starlette.responses import Response
 
 from indexer.store import IndexNotFound, InvalidFacet, InvalidFilter, StoreError
 from model.encoder import NoWords
-from service.batching import BatcherClosed, QueueFull
+from service.batching import BatcherClosed
 from service.cursors import CursorExpired, InvalidCursor
 from service.dialects import translated
+from service.queueing import QueueFull
 from service.schemas import PROBLEM_TYPE
 from service.schemas import FieldError as FieldError
 from service.schemas import Problem as Problem

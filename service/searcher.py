@@ -1,5 +1,6 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
@@ -7,6 +8,8 @@ from threading import Lock
 from time import perf_counter
 from typing import NamedTuple, Self
 from weakref import WeakValueDictionary
+
+import numpy as np
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
@@ -166,6 +169,15 @@ class Searcher:
         with suppress(QueryRefused):
             self.search(" ".join(words), limit=1)
 
+    def probe(self) -> None:
+        """Ask the store for what no document holds, the padding token: it costs next to nothing.
+
+        Raises:
+            StoreError: It does not answer, or not as it should.
+        """
+        nothing = FusedVector(np.zeros(self.build.dense_dim, np.float32), np.array([0]), np.ones(1, np.float32))
+        self.store.search(nothing, mode="ot", limit=1, depth=1)
+
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""
         self.store.close()
@@ -236,9 +248,9 @@ class Searchers:
 
 
 def open_searchers(settings: Settings) -> Searchers:
-    """The indexes of the settings' engine.
+    """The indexes of the settings' engine. A server that is asked longer than a request may take is given up.
 
     Raises:
         StoreUnavailable: The engine cannot be reached.
     """
-    return Searchers(open_engine(settings), settings)
+    return Searchers(open_engine(settings, timeout_s=math.ceil(settings.timeout_ms / 1000)), settings)

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 
@@ -13,13 +14,11 @@ from service.access import LOGGER as REQUESTS
 from service.app import create_app
 from service.searcher import open_searchers
 from service.settings import Settings, SettingsError
-
-DRAIN_S = 10
-"""How long a stop waits for requests that are being answered."""
+from service.stopping import Stop
 
 
 def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM; both are a clean stop.
+    """Serve until Ctrl-C or SIGTERM; both are a clean stop, see `Stop`.
 
     Args:
         settings: Where to listen and what to serve.
@@ -33,11 +32,16 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
     with listen(settings.host, settings.port) as listener:
         address = _address(listener)
         app = create_app(lambda: open_searchers(settings), settings, on_ready=lambda build: on_ready(address, build))
+        drain_s = settings.drain_s
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_S
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
         )
+        server = uvicorn.Server(config)
+        announce = partial(setattr, app.state, "draining", True)
+        stop = Stop(server, announce, lead_s=settings.drain_lead_s, drain_s=drain_s)
+        server.handle_exit = stop.begin  # type: ignore[method-assign] # uvicorn makes it its signal handler
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
         except KeyboardInterrupt:
             return
 

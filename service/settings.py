@@ -32,6 +32,12 @@ class Settings(IndexSettings):
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
     max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
     max_queue: int = Field(256, ge=1, description="Texts that may wait for the encoder; one more is answered 429.")
+    store_threads: int = Field(
+        8, ge=1, description="Calls that the store of one index works on at once; as many as DUPMAE_MAX_QUEUE may wait."
+    )
+    cache_mb: int = Field(
+        64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
+    )
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
     max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
     max_depth: int = Field(
@@ -48,6 +54,15 @@ class Settings(IndexSettings):
     )
     switch_s: float = Field(
         2.0, ge=0.05, le=3_600, description="Seconds between two looks for another published build to answer from."
+    )
+    drain_lead_s: float = Field(
+        2.0,
+        ge=0,
+        le=300,
+        description="Seconds after SIGTERM in which /readyz says 503 and requests are taken, for a balancer to notice.",
+    )
+    drain_s: int = Field(
+        10, ge=0, le=3_600, description="Most seconds that a stop then waits for requests that are being answered."
     )
     writable: bool = Field(
         False, description="Take live writes; with the embedded engine no other process can open the index then."

@@ -47,8 +47,8 @@ def snippet(text: str, weights: Mapping[str, float], *, width: int = WIDTH) -> l
     [Run(text='Compress a ', match=False), Run(text='file', match=True), Run(text=' with…', match=False)]
     """
     text = " ".join(text[:READ].split())
-    words = [_Word(found.start(), found.end(), fold(found.group())) for found in WORD.finditer(text)]
-    matches = [word for word in words if word.folded in weights]
+    words = ((found, fold(found.group())) for found in WORD.finditer(text))
+    matches = [_Word(found.start(), found.end(), folded) for found, folded in words if folded in weights]
     begin = _begin(text, matches, weights, width)
     end = _end(text, begin, width)
     runs = [Run("…", False)] if begin else []
@@ -64,6 +64,8 @@ def fold(word: str) -> str:
     >>> fold("Café")
     'cafe'
     """
+    if word.isascii():
+        return word.lower()
     decomposed = unicodedata.normalize("NFD", word.lower())
     return "".join(letter for letter in decomposed if unicodedata.category(letter) != "Mn")
 

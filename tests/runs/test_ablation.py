@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from model.cli import app
+from model.estimate import Estimate
 from runs import ablation
 from runs.ablation import BASE, Row, compared
 from runs.results import AblationRow
@@ -72,5 +73,7 @@ def test_a_row_of_one_seed_is_compared_with_that_seed_of_the_base() -> None:
     right, wrong = np.ones((200, 3)), np.zeros((200, 3))
     row = compared("teachers", "none", [right], [right])
     assert row.seeds == [1.0]
-    assert (row.minus_base.low, row.minus_base.mean, row.minus_base.high) == (0, 0, 0)
-    assert compared("teachers", "none", [right, wrong], [wrong, wrong]).minus_base.mean == 0.5
+    assert row.minus_base == Estimate(mean=0, low=0, high=0)
+    half = compared("teachers", "none", [right, wrong], [wrong, wrong]).minus_base
+    assert half
+    assert half.mean == 0.5
