@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
+from service.guard import Guard
 from service.metrics import Metrics
 from service.routes import documents, health, page, search
 from service.searcher import Searchers
@@ -62,6 +63,7 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard)
     app.add_middleware(RequestLog, observe=count)
     problems.install(app)
     for routes in (search.router, documents.router, health.router, page.router):

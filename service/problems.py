@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from indexer.store import IndexNotFound, InvalidFilter, StoreError
 from service.batching import BatcherClosed, QueueFull
+from service.caller import Forbidden
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
 
@@ -70,6 +71,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     QueryRefused: Kind(422, "query-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
+    Forbidden: Kind(403, "forbidden"),
     InvalidFilter: Kind(422, "invalid-filter"),
     IndexNotFound: Kind(404, "index-not-found"),
     WrongArtifact: Kind(409, "wrong-artifact"),

@@ -10,9 +10,10 @@ from indexer.documents import Document
 from indexer.live import stored_document
 from indexer.store import INDEX_NAME, Build
 from model.encoder import EncodingError
+from service.caller import Caller
 from service.problems import BadRequest, Problem
 from service.routes.search import require_json
-from service.routes.state import AppMetrics, AppServing, AppSettings
+from service.routes.state import AppMetrics, AppServing, AppSettings, may_confined
 from service.schemas import DocumentIn, DocumentOut, WrittenOut
 from service.searcher import DocumentNotFound
 
@@ -24,6 +25,9 @@ IndexName = Annotated[
     Query(alias="index", pattern=f"^{INDEX_NAME.pattern}$", description="The service's default when absent."),
 ]
 
+Reader = Annotated[Caller, Depends(may_confined("search"))]
+Writer = Annotated[Caller, Depends(may_confined("write"))]
+
 router = APIRouter(tags=["documents"])
 
 
@@ -31,12 +35,12 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-@router.get(PATH, summary="Read a document", responses=_problems(404, 422, 503, 504))
+@router.get(PATH, summary="Read a document", responses=_problems(401, 403, 404, 422, 503, 504))
 async def get_document(
-    id: DocumentId, serving: AppServing, settings: AppSettings, index: IndexName = None
+    id: DocumentId, caller: Reader, serving: AppServing, settings: AppSettings, index: IndexName = None
 ) -> DocumentOut:
     """The document as it is stored in the build that answers."""
-    async with asyncio.timeout(settings.timeout_ms / 1000), serving.desk(index or settings.index) as desk:
+    async with asyncio.timeout(settings.timeout_ms / 1000), serving.desk(caller.index(index or settings.index)) as desk:
         document = await desk.run(stored_document, desk.searcher.store, id)
     if document is None:
         raise _not_found(desk.build, id)
@@ -56,11 +60,12 @@ async def get_document(
     summary="Store a document",
     dependencies=[Depends(require_json)],
     response_model=WrittenOut,
-    responses={201: {"model": WrittenOut}, **_problems(400, 403, 404, 413, 415, 422, 503, 504)},
+    responses={201: {"model": WrittenOut}, **_problems(400, 401, 403, 404, 413, 415, 422, 503, 504)},
 )
 async def put_document(
     id: DocumentId,
     body: DocumentIn,
+    caller: Writer,
     serving: AppServing,
     metrics: AppMetrics,
     settings: AppSettings,
@@ -70,7 +75,7 @@ async def put_document(
     document = Document(id, body.title, body.text, body.url, body.metadata)
     try:
         async with asyncio.timeout(settings.timeout_ms / 1000):
-            build, written = await serving.write(index or settings.index, lambda live: live.put(document))
+            build, written = await serving.write(caller.index(index or settings.index), lambda live: live.put(document))
     except EncodingError as error:
         raise BadRequest("text", error.reason) from error
     metrics.written(build.index, "put")
@@ -78,13 +83,18 @@ async def put_document(
     return JSONResponse(out.model_dump(), 200 if written.existed else 201)
 
 
-@router.delete(PATH, summary="Remove a document", responses=_problems(403, 404, 422, 503, 504))
+@router.delete(PATH, summary="Remove a document", responses=_problems(401, 403, 404, 422, 503, 504))
 async def delete_document(
-    id: DocumentId, serving: AppServing, metrics: AppMetrics, settings: AppSettings, index: IndexName = None
+    id: DocumentId,
+    caller: Writer,
+    serving: AppServing,
+    metrics: AppMetrics,
+    settings: AppSettings,
+    index: IndexName = None,
 ) -> WrittenOut:
     """Removes every passage of it, durably."""
     async with asyncio.timeout(settings.timeout_ms / 1000):
-        build, written = await serving.write(index or settings.index, lambda live: live.delete(id))
+        build, written = await serving.write(caller.index(index or settings.index), lambda live: live.delete(id))
     if not written.existed:
         raise _not_found(build, id)
     metrics.written(build.index, "delete")

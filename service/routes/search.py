@@ -4,21 +4,22 @@ import asyncio
 import reprlib
 from collections.abc import Coroutine
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
 
+from service.caller import Caller
 from service.desk import Desk
 from service.metrics import Metrics
 from service.problems import BadRequest, Problem, WrongArtifact
 from service.render import render, respond
-from service.routes.state import AppMetrics, AppServing, AppSettings
+from service.routes.state import AppMetrics, AppServing, AppSettings, may_confined
 from service.schemas import SearchRequest, SearchResponse
 from service.settings import Settings
 
 PATH = "/v1/search"
-ERRORS = (400, 404, 409, 413, 415, 422, 429, 503, 504)
+ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
 
 CALLER_GONE = 499
 """The status that the log shows for a caller who hung up, as nginx has it; nobody receives it."""
@@ -41,7 +42,12 @@ router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
     responses={status: {"model": Problem} for status in ERRORS},
 )
 async def search(
-    request: Request, body: SearchRequest, serving: AppServing, metrics: AppMetrics, settings: AppSettings
+    request: Request,
+    body: SearchRequest,
+    caller: Annotated[Caller, Depends(may_confined("search"))],
+    serving: AppServing,
+    metrics: AppMetrics,
+    settings: AppSettings,
 ) -> Response:
     """The best documents of one index for one query, each with an exact score."""
     request.state.log |= {"mode": body.mode, "index": body.index or settings.index}
@@ -50,7 +56,8 @@ async def search(
     _check_bounds(body, settings)
     timeout_ms = min(body.timeout_ms or settings.timeout_ms, settings.timeout_ms)
     deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-    async with asyncio.timeout_at(deadline), serving.desk(body.index or settings.index) as desk:
+    index = caller.index(body.index or settings.index)
+    async with asyncio.timeout_at(deadline), serving.desk(index) as desk:
         _check_artifact(body, desk)
         answer = await _unless_gone(request, _answer(desk, body, metrics, deadline))
     if answer is None:
