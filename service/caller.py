@@ -108,6 +108,11 @@ class Caller:
         """Whether it may not see all that the service holds."""
         return self.indexes is not None or self.tenant is not None
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether it may read messages that name indexes, builds and paths."""
+        return bool(self.scopes) and not self.confined
+
     def check(self, scope: Scope) -> None:
         """Raise Forbidden unless the caller has this scope.
 
@@ -157,6 +162,9 @@ class Caller:
 
 ANYBODY = Caller(None, frozenset(SCOPES))
 """Every caller of a service without keys."""
+
+NOBODY = Caller(None, frozenset())
+"""Who reads what is open, where there are keys."""
 
 
 def _with(held: Mapping[str, JsonValue], path: list[str], value: str) -> dict[str, JsonValue]:

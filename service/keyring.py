@@ -10,9 +10,11 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 from service.keys import Key, KeysError, Rate, digest, read_keys
+from service.settings import Settings, SettingsError
 
 LOGGER = logging.getLogger("dupmae.keys")
 
@@ -117,6 +119,29 @@ class KeyRing:
         digests = {key.sha256 for key in keys}
         self._buckets = {each: bucket for each, bucket in self._buckets.items() if each in digests}
         LOGGER.info("%d keys are in force", len(keys))
+
+
+def open_keyring(settings: Settings) -> KeyRing:
+    """The keys of a service, once it is sure that it needs none or has some.
+
+    Raises:
+        KeysError: The key file is damaged.
+        SettingsError: Others could reach the service, and there are no keys.
+    """
+    ring = KeyRing(settings.key_file)
+    if not (ring.in_force or settings.anonymous or _is_loopback(settings.host)):
+        raise SettingsError(
+            f"{settings.host} can be reached from elsewhere, and there are no keys in {settings.key_file}: make one "
+            "with `dupmae key create NAME`, listen on 127.0.0.1, or set DUPMAE_ANONYMOUS=true to answer everybody"
+        )
+    return ring
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _by_id(keys: tuple[Key, ...]) -> dict[str, Key]:

@@ -8,6 +8,7 @@ The file is replaced as a whole under a lock, so a service that reads it meanwhi
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ PREFIX = "dupmae_"
 """Begins every secret, so that scanners of repositories and of logs know one when they see it."""
 
 SECRET_BYTES = 32
+SECRET = re.compile(re.escape(PREFIX) + r"[A-Za-z0-9_-]{43}")
 KEY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 
 
@@ -61,8 +63,8 @@ class Key(BaseModel):
 
     name: str = Field(pattern=f"^{KEY_NAME}$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    scopes: frozenset[Scope] = Field(min_length=1)
-    indexes: frozenset[Annotated[str, Field(pattern=f"^{INDEX_NAME.pattern}$")]] | None = Field(None, min_length=1)
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+    indexes: tuple[Annotated[str, Field(pattern=f"^{INDEX_NAME.pattern}$")], ...] | None = Field(None, min_length=1)
     tenant: Tenant | None = None
     rate: Rate | None = None
     created: AwareDatetime
@@ -75,7 +77,8 @@ class Key(BaseModel):
     @property
     def caller(self) -> Caller:
         """Who sends a request with this key."""
-        return Caller(self.name, self.scopes, self.indexes, self.tenant)
+        indexes = None if self.indexes is None else frozenset(self.indexes)
+        return Caller(self.name, frozenset(self.scopes), indexes, self.tenant)
 
 
 class _Keys(BaseModel):
@@ -94,6 +97,15 @@ def digest(secret: str) -> str:
     'dfb26b7a8fe3b4a0'
     """
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
+
+
+def redact(text: str) -> str:
+    """The text without secrets, which people put into URLs and request ids.
+
+    >>> redact("/v1/documents/dupmae_" + 43 * "x")
+    '/v1/documents/dupmae_***'
+    """
+    return SECRET.sub(PREFIX + "***", text)
 
 
 def read_keys(path: Path) -> tuple[Key, ...] | None:
@@ -140,8 +152,8 @@ def create_key(
     key = Key(
         name=name,
         sha256=digest(secret),
-        scopes=frozenset(scopes),
-        indexes=frozenset(indexes) or None,
+        scopes=tuple(dict.fromkeys(scopes)),
+        indexes=tuple(dict.fromkeys(indexes)) or None,
         tenant=tenant,
         rate=rate,
         created=datetime.now(UTC).replace(microsecond=0),

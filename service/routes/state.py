@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from service.answering import Answering
 from service.caller import Caller, Forbidden, Scope
 from service.metrics import Metrics
 from service.serving import Serving
@@ -51,6 +52,11 @@ def may_confined(scope: Scope) -> May:
     return May(scope, confined=True)
 
 
+def _answering(request: Request) -> Answering:
+    answering: Answering = request.app.state.answering
+    return answering
+
+
 def _serving(request: Request) -> Serving:
     serving: Serving = request.app.state.serving
     return serving
@@ -66,6 +72,9 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
+WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
+AppAnswering = Annotated[Answering, Depends(_answering)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
 AppSettings = Annotated[Settings, Depends(_settings)]
