@@ -48,7 +48,7 @@ def create(
             cast(list[Scope], scope or ["search"]),  # checked by the key
             indexes=index or (),
             tenant=_tenant(tenant) if tenant is not None else None,
-            rate=Rate(per_second=rate, burst=burst or max(1, round(2 * rate))) if rate is not None else None,
+            rate=_rate(rate, burst) if rate is not None else None,
             expires=_instant(expires) if expires else None,
         )
     except ValidationError as error:
@@ -93,6 +93,11 @@ def _settings(ctx: typer.Context) -> Settings:
 def _tenant(pair: str) -> Tenant:
     field, _, value = pair.partition("=")
     return Tenant(field=field, value=value)
+
+
+def _rate(per_second: float, burst: int | None) -> Rate:
+    rate = Rate(per_second=per_second, burst=1 if burst is None else burst)
+    return rate if burst else rate.model_copy(update={"burst": min(max(1, round(2 * per_second)), 1_000_000)})
 
 
 def _instant(text: str) -> datetime:

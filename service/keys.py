@@ -94,7 +94,7 @@ def digest(secret: str) -> str:
     """What is kept of a secret.
 
     >>> digest("dupmae_secret")[:16]
-    'dfb26b7a8fe3b4a0'
+    '7c4403eac20fadca'
     """
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 

@@ -93,7 +93,7 @@ def test_a_name_is_given_once_and_only_a_key_that_exists_is_revoked(path: Path) 
     create_key(path, "site", ["search"])
     with pytest.raises(KeysError, match="there is a key 'site' already"):
         create_key(path, "site", ["admin"])
-    with pytest.raises(KeysError, match="there is no key 'sight' in .*; there are: site"):
+    with pytest.raises(KeysError, match=r"there is no key 'sight' in .*; there are: site"):
         revoke_key(path, "sight")
 
 
