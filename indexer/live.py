@@ -48,7 +48,7 @@ def stored_document(store: Store, document_id: str) -> Document | None:
     for passage in passages:
         start = cast(int, passage.payload.get("start", 0))
         text = text[:start].ljust(start) + str(passage.payload.get("text", ""))
-    return Document(document_id, str(first.get("title", "")), text, str(first.get("url", "")), _metadata(passages[0]))
+    return Document(document_id, str(first.get("title", "")), text, str(first.get("url", "")), metadata_of(passages[0]))
 
 
 class DocumentHeld(Exception):
@@ -143,7 +143,7 @@ class LiveBuild:
         self.catch_up()
         held = self._store.get([point_id(write.document_id)])
         existed = bool(held)
-        if existed and not may_change(metadata := _metadata(held[0])):
+        if existed and not may_change(metadata := metadata_of(held[0])):
             raise DocumentHeld(write.document_id, metadata)
         if write.document is None and not existed:
             return Written(0, False)
@@ -160,7 +160,8 @@ class LiveBuild:
         return Written(position, existed)
 
 
-def _metadata(point: Point) -> Metadata:
+def metadata_of(point: Point) -> Metadata:
+    """The metadata of the document that a stored passage is of."""
     metadata = point.payload.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 

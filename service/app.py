@@ -12,12 +12,13 @@ from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
 from service.answering import Answering
+from service.cursors import Cursors, kept_secret
 from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
 from service.problems import REQUEST_ID
-from service.routes import documents, health, page, search
+from service.routes import batch, documents, health, page, search, similar
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -46,7 +47,7 @@ def create_app(
     metrics, ring = Metrics(), open_keyring(settings)
 
     def count(line: Mapping[str, Any]) -> None:
-        if line["path"] == search.PATH:
+        if line["path"] == search.PATH or "mode" in line:
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
     def opened(build: Build) -> None:
@@ -56,7 +57,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
-        app.state.serving, app.state.answering = serving, Answering(serving, settings, metrics)
+        app.state.serving = serving
+        app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
         serving.start()
         try:
             yield
@@ -74,7 +76,7 @@ def create_app(
     app.state.metrics, app.state.settings = metrics, settings
     _wrap(app, settings, ring, count)
     problems.install(app)
-    for routes in (search.router, documents.router, health.router, page.router):
+    for routes in (search.router, batch.router, similar.router, documents.router, health.router, page.router):
         app.include_router(routes)
     if settings.metrics_port is None:
         app.include_router(health.scraped)
@@ -95,3 +97,8 @@ def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Ma
         )
     app.add_middleware(HeaderRules)
     app.add_middleware(RequestLog, observe=observe)
+
+
+def _cursor_secret(settings: Settings) -> bytes:
+    given = settings.cursor_secret
+    return given.get_secret_value().encode() if given else kept_secret(settings.data)
