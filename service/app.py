@@ -13,12 +13,14 @@ from service import problems
 from service.access import BodyLimit, RequestLog
 from service.answering import Answering
 from service.cursors import Cursors, kept_secret
+from service.dialects import Dialects
+from service.embedding import Embedder
 from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
 from service.problems import REQUEST_ID
-from service.routes import batch, documents, health, page, search, similar
+from service.routes import batch, documents, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -59,6 +61,7 @@ def create_app(
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.serving = serving
         app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
+        app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
@@ -76,7 +79,8 @@ def create_app(
     app.state.metrics, app.state.settings = metrics, settings
     _wrap(app, settings, ring, count)
     problems.install(app)
-    for routes in (search.router, batch.router, similar.router, documents.router, health.router, page.router):
+    searches = (search.router, batch.router, similar.router, documents.router)
+    for routes in (*searches, openai.router, tei.router, health.router, page.router):
         app.include_router(routes)
     if settings.metrics_port is None:
         app.include_router(health.scraped)
@@ -87,6 +91,7 @@ def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Ma
     """The layers around the routes, the innermost first."""
     app.add_middleware(Guard, ring=ring)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Dialects)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,

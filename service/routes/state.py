@@ -8,6 +8,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from service.answering import Answering
 from service.caller import Caller, Forbidden, Scope
+from service.embedding import Embedder
 from service.metrics import Metrics
 from service.serving import Serving
 from service.settings import Settings
@@ -72,9 +73,15 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _embedder(request: Request) -> Embedder:
+    embedder: Embedder = request.app.state.embedder
+    return embedder
+
+
 SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
 WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
 AppAnswering = Annotated[Answering, Depends(_answering)]
+AppEmbedder = Annotated[Embedder, Depends(_embedder)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
 AppSettings = Annotated[Settings, Depends(_settings)]

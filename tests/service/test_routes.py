@@ -36,7 +36,7 @@ def undeclared(app: FastAPI) -> list[str]:
 
 
 def is_declared(route: BaseRoute) -> bool:
-    if getattr(route, "path", None) in OPEN | ANY_KEY:
+    if getattr(route, "path", None) in OPEN | ANY_KEY and getattr(route, "methods", {""}) <= {"GET", "HEAD"}:
         return True
     return isinstance(route, APIRoute) and bool(list(declared(route.dependant)))
 
