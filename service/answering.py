@@ -5,13 +5,15 @@ Whatever route a search came by, it is answered here, so that no route forgets a
 
 import asyncio
 import reprlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from indexer.grouping import Wanted
 from indexer.store import FacetCount, Filter
 from model.encoder import Encoding
+from service.caller import Caller
 from service.cursors import Cursor, CursorExpired, Cursors, InvalidCursor, digest
 from service.desk import Desk
 from service.likeness import likeness, others
@@ -23,6 +25,8 @@ from service.schemas import FacetOut, ResultOut, SearchOptions, SearchRequest, S
 from service.searcher import Searcher
 from service.serving import Serving
 from service.settings import Settings
+
+Options = TypeVar("Options", bound=SearchOptions)
 
 
 class _Asked(NamedTuple):
@@ -54,11 +58,12 @@ class Answering:
         most = self._settings.timeout_ms
         return asyncio.get_running_loop().time() + min(timeout_ms or most, most) / 1000
 
-    async def search(self, body: SearchRequest, *, deadline: float) -> SearchResponse:
+    async def search(self, body: SearchRequest, caller: Caller, *, deadline: float) -> SearchResponse:
         """The answer to one search.
 
         Raises:
             BadRequest: It is out of bounds.
+            Forbidden: The caller may not use the index, or the index does not know its tenant.
             WrongArtifact: It pins another artifact than the one served.
             InvalidCursor, CursorExpired: Its cursor is not one of this search, or no longer.
             TimeoutError: The deadline passed.
@@ -68,8 +73,7 @@ class Answering:
         """
         self._check_query(body.query)
         self._check_options(body)
-        async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
-            _check_artifact(body, desk)
+        async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "query", body.query)
 
             async def make() -> SearchResponse:
@@ -78,46 +82,60 @@ class Answering:
                 asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
                 return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
 
-            return self._counted(desk, await desk.answer("query", body, make))
+            answer = self._counted(desk, await desk.answer("query", body, make))
+        return _told(caller, answer)
 
-    async def similar(self, document_id: str, body: SearchOptions, *, deadline: float) -> SearchResponse:
+    async def similar(
+        self, document_id: str, body: SearchOptions, caller: Caller, *, deadline: float
+    ) -> SearchResponse:
         """The documents that are like a stored one, itself left out.
 
         Raises:
-            DocumentNotFound: The index holds no such document.
-            BadRequest, WrongArtifact, InvalidCursor, CursorExpired, TimeoutError, IndexNotFound, NotReady, StoreError:
-                As `search`.
+            DocumentNotFound: The index holds no such document, or not one that the caller may see.
+            BadRequest, Forbidden, WrongArtifact, InvalidCursor, CursorExpired, TimeoutError, IndexNotFound, NotReady,
+                StoreError: As `search`.
         """
         self._check_options(body)
-        async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
-            _check_artifact(body, desk)
+        async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "document", document_id)
 
             async def make() -> SearchResponse:
                 began = perf_counter()
-                text, encoding = await desk.run(likeness, desk.searcher, document_id)
+                text, encoding = await desk.run(likeness, desk.searcher, document_id, caller.sees)
                 asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
                 return await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
 
-            return self._counted(desk, await desk.answer(document_id, body, make))
+            what = f"like {document_id!r} for {caller.tenant}"
+            answer = self._counted(desk, await desk.answer(what, body, make))
+        return _told(caller, answer)
 
     async def batch(
-        self, bodies: Sequence[SearchRequest | Exception], *, deadline: float
+        self, bodies: Sequence[SearchRequest | Exception], caller: Caller, *, deadline: float
     ) -> list[SearchResponse | Exception]:
         """What became of each search, in their order: its answer, or what `search` raised.
 
         They begin together, so the batcher has them together. One that could not be read is given, and returned, as the
         error that says so.
         """
-        return list(await asyncio.gather(*(self._outcome(body, deadline) for body in bodies)))
+        return list(await asyncio.gather(*(self._outcome(body, caller, deadline) for body in bodies)))
 
-    async def _outcome(self, body: SearchRequest | Exception, deadline: float) -> SearchResponse | Exception:
+    async def _outcome(
+        self, body: SearchRequest | Exception, caller: Caller, deadline: float
+    ) -> SearchResponse | Exception:
         if isinstance(body, Exception):
             return body
         try:
-            return await self.search(body, deadline=min(deadline, self.deadline(body.timeout_ms)))
+            return await self.search(body, caller, deadline=min(deadline, self.deadline(body.timeout_ms)))
         except Exception as error:  # noqa: BLE001 - whatever fails one search, the others have their answers
             return error
+
+    @asynccontextmanager
+    async def _desk(self, body: Options, caller: Caller, deadline: float) -> AsyncIterator[tuple[Desk, Options]]:
+        """The desk of an index, and the same search among what its caller may see: all that follows filters by that."""
+        index = caller.index(body.index or self._settings.index)
+        async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
+            _check_artifact(body, desk)
+            yield desk, body.model_copy(update={"filter": caller.filter(body.filter, desk.build)})
 
     async def _answer(
         self, desk: Desk, body: SearchOptions, asked: _Asked, wanted: Wanted, at: Cursor
@@ -161,9 +179,6 @@ class Answering:
             )
         return at
 
-    def _index(self, body: SearchOptions) -> str:
-        return body.index or self._settings.index
-
     def _check_query(self, query: str) -> None:
         most = self._settings.max_query_chars
         if len(query) > most:
@@ -200,6 +215,13 @@ def _work(
     results = render(searcher, asked.text, asked.encoding, found.hits, with_=body.with_)
     took["render"] = perf_counter() - began
     return _Worked(found, facets, results), took
+
+
+def _told(caller: Caller, answer: SearchResponse) -> SearchResponse:
+    """The answer without what counts everybody's documents, for one who may not see them."""
+    if caller.tenant:
+        answer.meta.index.documents = None
+    return answer
 
 
 def _wanted(body: SearchOptions, filter: Filter | None) -> Wanted:

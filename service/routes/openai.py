@@ -16,9 +16,9 @@ from service.desk import Desk
 from service.dialects import OpenAIErrorOut
 from service.embedding import Embedder, Texts, Wanted, role_of, roles
 from service.routes.reply import reply, require_json, unless_gone
-from service.routes.state import AppEmbedder
+from service.routes.state import AppEmbedder, may_confined
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(tags=["openai"], dependencies=[Depends(may_confined("search"))])  # they read no document
 
 
 class EmbeddingsRequest(BaseModel):

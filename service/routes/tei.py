@@ -17,7 +17,7 @@ from service.batching import Role
 from service.dialects import TeiErrorOut
 from service.embedding import Embedder, Texts, Wanted
 from service.routes.reply import reply, require_json, unless_gone
-from service.routes.state import AppEmbedder, AppSettings
+from service.routes.state import AppEmbedder, AppSettings, may_confined
 
 router = APIRouter(tags=["tei"])
 
@@ -89,7 +89,8 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: {"model": TeiErrorOut} for status in statuses}
 
 
-JSON = [Depends(require_json)]
+SEARCH = [Depends(may_confined("search"))]  # no route here reads a document
+JSON = [Depends(require_json), *SEARCH]
 ERRORS = _errors(400, 413, 415, 422, 429, 503, 504)
 
 
@@ -122,7 +123,7 @@ async def tokenize(body: TokenizeRequest, embedder: AppEmbedder) -> list[list[To
         return await desk.run(_tokens, desk.searcher.encoder, body)
 
 
-@router.get("/info", summary="Say what is served", responses=_errors(503, 504))
+@router.get("/info", summary="Say what is served", dependencies=SEARCH, responses=_errors(503, 504))
 async def info(embedder: AppEmbedder, settings: AppSettings) -> JSONResponse:
     """The model of the default index and the bounds of requests, under the names that the server of this route has."""
     async with embedder.desk() as desk:
