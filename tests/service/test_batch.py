@@ -10,7 +10,7 @@ import pytest
 
 from indexer.catalog import open_engine
 from indexer.grouping import Grouped
-from model.encoder import Encoder, Encoding
+from model.encoder import Encoder, Encoding, Tokenized
 from service.searcher import Searcher, Searchers
 from service.settings import Settings
 from tests.service.conftest import Serve
@@ -139,20 +139,16 @@ async def test_a_defect_is_a_500_in_its_place_with_its_trace_in_the_log(
 
 
 class _Breaking:
-    """An encoder that has warmed up and then breaks."""
+    """An encoder that breaks on every batch."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._warm = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
-    def encode_queries(self, texts: Sequence[str]) -> Sequence[Encoding]:
-        if self._warm:
-            raise RuntimeError("the model broke")
-        self._warm = True
-        return self._encoder.encode_queries(texts)
+    def encode_tokenized(self, texts: Sequence[Tokenized]) -> Sequence[Encoding]:
+        raise RuntimeError(f"the model broke on {len(texts)} texts")
 
 
 async def test_the_schema_of_the_searches_is_that_of_a_search(serve: Serve) -> None:
