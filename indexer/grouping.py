@@ -7,7 +7,7 @@ hold the wanted documents is not known beforehand, so twice as many are asked fo
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Store
+from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Point, Store
 from model.vector import FusedVector
 
 GroupBy = Literal["document", "passage"]
@@ -66,7 +66,12 @@ def passages_per_document(build: Build) -> int:
 
 def best_of_each(hits: Iterable[Hit]) -> list[Hit]:
     """The first hit of each document."""
-    first: dict[object, Hit] = {}
+    first: dict[str, Hit] = {}
     for hit in hits:
-        first.setdefault(hit.point.payload.get("parent_id", hit.point.id), hit)
+        first.setdefault(parent(hit.point), hit)
     return list(first.values())
+
+
+def parent(point: Point) -> str:
+    """The id of the document that a point is a passage of; its own in a build that knew no passages."""
+    return str(point.payload.get("parent_id", point.id))

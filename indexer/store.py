@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from indexer.journal import Journal
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
+Side = Literal["cls", "ot"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
 """What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
@@ -152,6 +153,21 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """A point that an engine scored, without its vectors.
+
+    Attributes:
+        id: The point's.
+        parent_id: Of the document that it is a passage of; its own in a build that knew no passages.
+        score: The engine's, in float32.
+    """
+
+    id: str
+    parent_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an engine says of the indexes it keeps for one build; nothing is changed by asking.
 
@@ -185,8 +201,13 @@ class Store(Protocol):
     def get(self, ids: Sequence[str]) -> list[Point]:
         """The points that exist, in the order of `ids`."""
 
-    def scroll(self, start: str | None = None) -> Iterator[Point]:
-        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not."""
+    def scroll(self, start: str | None = None, *, filter: Filter | None = None) -> Iterator[Point]:
+        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not.
+
+        Args:
+            start: An id.
+            filter: As for `search`; only the points it lets through.
+        """
 
     def count(self) -> int:
         """Number of points, exactly."""
@@ -216,6 +237,16 @@ class Store(Protocol):
             InvalidFilter: Unknown condition or a field without a payload index.
             StoreError: A query that does not fit the build, or an engine whose score disagrees with its own vectors.
             StoreUnavailable: The engine cannot be reached.
+        """
+
+    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
+        """The best `limit` points by one side alone, exactly: neither a graph nor quantized vectors decide.
+
+        By `ot` only points that share a term with the query are found. Slower than `search` in a large build, and
+        lighter by the vectors and the texts, which stay where they are. Ties stand in no order.
+
+        Raises:
+            InvalidFilter, StoreError, StoreUnavailable: As `search`.
         """
 
     def flush(self) -> None:
