@@ -150,10 +150,18 @@ class Searcher:
         return explain(
             vector,
             point.vector,
-            query_words=self._words(query),
-            document_words=self._words(passage_text(point, self.build.chunking)),
+            query_words=self.words(query),
+            document_words=self.passage_words(point),
             vocabulary=self.encoder.vocabulary,
         )
+
+    def words(self, text: str) -> list[Word]:
+        """The words of a text, or of the beginning of a very long one."""
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
+
+    def passage_words(self, point: Point) -> list[Word]:
+        """The words of a passage, with the title that it was encoded with."""
+        return self.words(passage_text(point, self.build.chunking))
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""
@@ -164,9 +172,6 @@ class Searcher:
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""
         self.store.close()
-
-    def _words(self, text: str) -> list[Word]:
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
 
 
 class Searchers:
