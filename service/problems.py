@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from indexer.store import IndexNotFound, InvalidFilter, StoreError
+from model.encoder import NoWords
 from service.batching import BatcherClosed, QueueFull
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
@@ -68,6 +69,7 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[type[Exception], Kind] = {
     QueryRefused: Kind(422, "query-refused"),
+    NoWords: Kind(422, "text-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
     InvalidFilter: Kind(422, "invalid-filter"),
@@ -115,9 +117,13 @@ def problem(
 
 async def _known(request: Request, error: Exception) -> Response:
     kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if kind.retry else None
+    headers = {"Retry-After": str(_retry_after_s(error))} if kind.retry else None
     detail = str(error) or "the deadline passed before there was an answer; allow more time with `timeout_ms`"
     return problem(request.state.request_id, kind.status, kind.name, detail, headers=headers)
+
+
+def _retry_after_s(error: Exception) -> int:
+    return error.retry_after_s if isinstance(error, QueueFull) else RETRY_AFTER_S
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:

@@ -259,13 +259,16 @@ class Serving:
             await desk.batcher.close()
 
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
-        if searcher.encoder not in self._batchers:
-            self._batchers[searcher.encoder] = MicroBatcher(
-                searcher.encoder.encode_queries,
-                max_batch=self._settings.max_batch,
-                max_queue=self._settings.max_queue,
+        encoder, settings = searcher.encoder, self._settings
+        if encoder not in self._batchers:
+            self._batchers[encoder] = MicroBatcher(
+                {"query": encoder.tokenize_query, "document": encoder.tokenize_document},
+                encoder.encode_tokenized,
+                max_batch=settings.max_batch,
+                max_tokens=settings.max_batch_tokens,
+                max_queue=settings.max_queue,
             )
-        return self._batchers[searcher.encoder]
+        return self._batchers[encoder]
 
 
 def _caught_up(searchers: Searchers, searcher: Searcher) -> LiveBuild:

@@ -30,8 +30,8 @@ class Settings(IndexSettings):
     host: str = Field("127.0.0.1", description="Address the service listens on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
-    max_batch: int = Field(32, ge=1, description="Queries the encoder takes at once.")
-    max_queue: int = Field(256, ge=1, description="Queries that may wait for the encoder; one more is answered 429.")
+    max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
+    max_queue: int = Field(256, ge=1, description="Texts that may wait for the encoder; one more is answered 429.")
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
     max_text_chars: int = Field(
         16_384, ge=1, description="Characters a text to encode or explain may have; a longer one is answered 422."
