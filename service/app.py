@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
+from service.answering import Answering
 from service.metrics import Metrics
 from service.routes import documents, health, page, search
 from service.searcher import Searchers
@@ -47,6 +48,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
+        app.state.answering = Answering(serving, settings, metrics)
         serving.start()
         try:
             yield
