@@ -52,6 +52,10 @@ class BuildLocked(StoreError):
     """Another process is writing to this build."""
 
 
+class BuildNotReady(StoreError):
+    """No index may answer from a build that is not whole."""
+
+
 class StoreUnavailable(StoreError):
     """The engine cannot be reached now; the same request may succeed later."""
 
@@ -340,9 +344,9 @@ def check_build(build: Build) -> None:
 
 
 def check_ready(build: Build) -> None:
-    """Raise StoreError unless a build is whole, so that an index may answer from it."""
+    """Raise BuildNotReady unless a build is whole, so that an index may answer from it."""
     if build.state != "ready":
-        raise StoreError(
+        raise BuildNotReady(
             f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. Give the "
             "command that began it again, or publish another one."
         )

@@ -40,10 +40,11 @@ class Answering:
             QueueFull, QueryRefused: As `MicroBatcher.encode`.
             StoreError: As `Searcher.retrieve`.
         """
-        self._check_bounds(body)
+        check_query(body.query, self._settings)
+        check_limit(body.limit, self._settings)
         index = body.index or self._settings.index
         async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
-            _check_artifact(body, desk)
+            check_artifact(body.fingerprint, desk)
             return await self._answer(desk, body, deadline)
 
     async def _answer(self, desk: Desk, body: SearchRequest, deadline: float) -> SearchResponse:
@@ -74,18 +75,24 @@ class Answering:
         response.meta.index.documents = desk.build.documents
         return response
 
-    def _check_bounds(self, body: SearchRequest) -> None:
-        settings = self._settings
-        if len(body.query) > settings.max_query_chars:
-            raise BadRequest("query", f"{len(body.query)} characters; at most {settings.max_query_chars} are taken")
-        if not body.query.strip():
-            raise BadRequest("query", "only white space; ask with at least one word")
-        if body.limit > settings.max_limit:
-            raise BadRequest("limit", f"{body.limit} results; at most {settings.max_limit} are returned")
+
+def check_query(query: str, settings: Settings) -> None:
+    """Raise BadRequest for a query that is too long or says nothing."""
+    if len(query) > settings.max_query_chars:
+        raise BadRequest("query", f"{len(query)} characters; at most {settings.max_query_chars} are taken")
+    if not query.strip():
+        raise BadRequest("query", "only white space; ask with at least one word")
 
 
-def _check_artifact(body: SearchRequest, desk: Desk) -> None:
+def check_limit(limit: int, settings: Settings) -> None:
+    """Raise BadRequest for more results than are returned."""
+    if limit > settings.max_limit:
+        raise BadRequest("limit", f"{limit} results; at most {settings.max_limit} are returned")
+
+
+def check_artifact(fingerprint: str | None, desk: Desk) -> None:
+    """Raise WrongArtifact if a request pins another artifact than the one served."""
     served = desk.searcher.encoder.fingerprint
-    if body.fingerprint not in {None, served}:
-        asked = reprlib.repr(body.fingerprint)
+    if fingerprint not in {None, served}:
+        asked = reprlib.repr(fingerprint)
         raise WrongArtifact(f"this index is served by artifact {served}, not by {asked}; drop `fingerprint`")

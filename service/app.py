@@ -8,11 +8,13 @@ from typing import Any
 from fastapi import FastAPI
 
 from indexer.store import Build
-from service import problems
+from service import openapi, problems
 from service.access import BodyLimit, RequestLog
+from service.administration import Administration
 from service.answering import Answering
+from service.explaining import Explaining
 from service.metrics import Metrics
-from service.routes import documents, health, page, search
+from service.routes import builds, documents, explain, health, page, search
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -49,10 +51,13 @@ def create_app(
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
         app.state.answering = Answering(serving, settings, metrics)
+        app.state.explaining = Explaining(serving, settings)
+        app.state.administration = Administration(serving, settings)
         serving.start()
         try:
             yield
         finally:
+            await app.state.administration.close()
             await serving.close()
 
     app = FastAPI(
@@ -62,10 +67,12 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestLog, observe=count)
     problems.install(app)
-    for routes in (search.router, documents.router, health.router, page.router):
+    for routes in (search.router, explain.router, documents.router, builds.router, health.router, page.router):
         app.include_router(routes)
+    openapi.install(app)
     return app

@@ -21,7 +21,7 @@ from service.explain_schemas import (
 )
 from service.render import passage_out
 from service.schemas import IndexOut, ModelOut, PartsOut, QueryOut, TermOut
-from service.searcher import Searcher
+from service.searcher import Searcher, best_passage
 from service.words import LonelyWord, lonely_words, shared_words
 
 
@@ -57,7 +57,7 @@ def explain_document(searcher: Searcher, inquiry: Inquiry, document_id: str) -> 
     point = searcher.document(document_id, vector)
     allowed = _allowed(searcher, point, document_id, filter) if filter else [point]
     if filter and allowed:
-        point = max(allowed, key=lambda passage: vector.score(passage.vector).score)
+        point = best_passage(vector, allowed)
     found = searcher.retrieve(vector, mode="fused", limit=inquiry.limit, filter=filter)
     answer = explain_point(searcher, inquiry, point)
     answer.id = document_id

@@ -15,11 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from indexer.store import IndexNotFound, InvalidFilter, StoreError
+from indexer.catalog import NoEarlierBuild
+from indexer.release import PublicationBlocked
+from indexer.store import BuildLocked, BuildNotReady, IndexNotFound, InvalidFilter, StoreError
+from model.artifact import ArtifactError
 from model.encoder import NoWords
+from service.administration import NotAdministrable, ReleaseStopped, ReleaseUnderWay
 from service.batching import BatcherClosed, QueueFull
 from service.searcher import DocumentNotFound, QueryRefused
-from service.serving import NotReady, NotWritable
+from service.serving import NotReady, NotWritable, SwitchFailed
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
@@ -72,11 +76,20 @@ KINDS: Mapping[type[Exception], Kind] = {
     NoWords: Kind(422, "text-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
+    NotAdministrable: Kind(403, "not-administrable"),
     InvalidFilter: Kind(422, "invalid-filter"),
     IndexNotFound: Kind(404, "index-not-found"),
     WrongArtifact: Kind(409, "wrong-artifact"),
+    ReleaseUnderWay: Kind(409, "release-under-way", retry=True),
+    PublicationBlocked: Kind(409, "publication-blocked"),
+    BuildNotReady: Kind(409, "build-not-ready"),
+    NoEarlierBuild: Kind(409, "no-earlier-build"),
+    BuildLocked: Kind(409, "build-locked", retry=True),
+    ArtifactError: Kind(409, "artifact-missing"),
     QueueFull: Kind(429, "queue-full", retry=True),
     NotReady: Kind(503, "not-ready", retry=True),
+    SwitchFailed: Kind(503, "switch-failed", retry=True),
+    ReleaseStopped: Kind(503, "shutting-down", retry=True),
     StoreError: Kind(503, "store-unavailable", retry=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),

@@ -1,5 +1,6 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -137,7 +138,7 @@ class Searcher:
             raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
         rest = range(1, place(passages[0]).of)
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
-        return max(passages, key=lambda passage: query.score(passage.vector).score)
+        return best_passage(query, passages)
 
     def explain(self, query: str, vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.
@@ -175,10 +176,14 @@ class Searcher:
 
 
 class Searchers:
-    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe."""
+    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe.
+
+    Attributes:
+        engine: Holds the builds.
+    """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
+        self.engine = engine
         self._settings = settings
         self._encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
         self._opened: set[Searcher] = set()
@@ -192,7 +197,7 @@ class Searchers:
 
     def published(self, index: str) -> Build:
         """The facts of the build that `open` would open; see `Engine.published`."""
-        return self._engine.published(index)
+        return self.engine.published(index)
 
     def open(self, index: str, *, write: bool = False) -> Searcher:
         """The published build of an index with its encoder, which is loaded once per fingerprint.
@@ -204,10 +209,10 @@ class Searchers:
             ProviderError: The encoder cannot run where the settings want it.
             StoreError: The engine failed.
         """
-        build = self._engine.published(index)
+        build = self.engine.published(index)
         encoder = self._encoder(build)
         with ExitStack() as opening:
-            store = opening.enter_context(closing(self._engine.open(index, build.id, write=write)))
+            store = opening.enter_context(closing(self.engine.open(index, build.id, write=write)))
             searcher = Searcher(encoder, store, depth=self._settings.depth)
             opening.pop_all()
         self._opened.add(searcher)
@@ -215,7 +220,7 @@ class Searchers:
 
     def live(self, searcher: Searcher) -> LiveBuild:
         """What writes to the build of a searcher that was opened with `write`."""
-        return LiveBuild(self._engine, searcher.store, searcher.encoder)
+        return LiveBuild(self.engine, searcher.store, searcher.encoder)
 
     def release(self, searcher: Searcher) -> None:
         """Close a searcher that nobody uses any more. Its encoder goes with its last user."""
@@ -225,7 +230,7 @@ class Searchers:
     def close(self) -> None:
         """Close every opened store, then the engine."""
         with ExitStack() as stack:
-            stack.callback(self._engine.close)
+            stack.callback(self.engine.close)
             while self._opened:
                 stack.callback(self._opened.pop().close)
 
@@ -236,6 +241,11 @@ class Searchers:
                 artifact = kept_artifact(self._settings, build)
                 encoder = self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
             return encoder
+
+
+def best_passage(query: FusedVector, passages: Iterable[Point]) -> Point:
+    """The passage that a search would show of its document: the first of the best in order of id."""
+    return min(passages, key=lambda passage: (-query.score(passage.vector).score, passage.id))
 
 
 def open_searchers(settings: Settings) -> Searchers:

@@ -3,13 +3,14 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 from fastapi.responses import JSONResponse
 
 from indexer.documents import Document
 from indexer.live import stored_document
 from indexer.store import INDEX_NAME, Build
 from model.encoder import EncodingError
+from service.examples import DOCUMENT
 from service.problems import BadRequest
 from service.routes.reply import problems, require_json
 from service.routes.state import AppMetrics, AppServing, AppSettings
@@ -18,10 +19,17 @@ from service.searcher import DocumentNotFound
 
 PATH = "/v1/documents/{id:path}"
 
-DocumentId = Annotated[str, Path(min_length=1, max_length=1_024, description="As its source, or you, named it.")]
+DocumentId = Annotated[
+    str, Path(min_length=1, max_length=1_024, description="As its source, or you, named it.", examples=["notes/1"])
+]
 IndexName = Annotated[
     str | None,
-    Query(alias="index", pattern=f"^{INDEX_NAME.pattern}$", description="The service's default when absent."),
+    Query(
+        alias="index",
+        pattern=f"^{INDEX_NAME.pattern}$",
+        description="The service's default when absent.",
+        examples=["default"],
+    ),
 ]
 
 router = APIRouter(tags=["documents"])
@@ -56,7 +64,7 @@ async def get_document(
 )
 async def put_document(
     id: DocumentId,
-    body: DocumentIn,
+    body: Annotated[DocumentIn, Body(openapi_examples=DOCUMENT)],
     serving: AppServing,
     metrics: AppMetrics,
     settings: AppSettings,
@@ -74,7 +82,7 @@ async def put_document(
     return JSONResponse(out.model_dump(), 200 if written.existed else 201)
 
 
-@router.delete(PATH, summary="Remove a document", responses=problems(403, 404, 422, 503, 504))
+@router.delete(PATH, summary="Remove a document", responses=problems(403, 404, 413, 422, 503, 504))
 async def delete_document(
     id: DocumentId, serving: AppServing, metrics: AppMetrics, settings: AppSettings, index: IndexName = None
 ) -> WrittenOut:

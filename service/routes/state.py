@@ -4,15 +4,27 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.administration import Administration
 from service.answering import Answering
+from service.explaining import Explaining
 from service.metrics import Metrics
 from service.serving import Serving
 from service.settings import Settings
 
 
+def _administration(request: Request) -> Administration:
+    administration: Administration = request.app.state.administration
+    return administration
+
+
 def _answering(request: Request) -> Answering:
     answering: Answering = request.app.state.answering
     return answering
+
+
+def _explaining(request: Request) -> Explaining:
+    explaining: Explaining = request.app.state.explaining
+    return explaining
 
 
 def _serving(request: Request) -> Serving:
@@ -30,7 +42,9 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+AppAdministration = Annotated[Administration, Depends(_administration)]
 AppAnswering = Annotated[Answering, Depends(_answering)]
+AppExplaining = Annotated[Explaining, Depends(_explaining)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
 AppSettings = Annotated[Settings, Depends(_settings)]
