@@ -9,14 +9,15 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
-from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from indexer.build import BuildOptions, build_index
 from indexer.catalog import go_live, keep_artifact, open_engine
@@ -34,7 +35,7 @@ EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
 
 
 @pytest.fixture(scope="module")
-def api(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
+def api(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApiSchema]:
     """The description that a writing service on a socket gives of itself."""
     told = Settings(data=tmp_path_factory.mktemp("data"), threads=1, timeout_ms=60_000, writable=True, port=0)
     encoder = Encoder(keep_artifact(told, tiny_artifact), threads=1)
@@ -57,7 +58,7 @@ def api(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
 @pytest.mark.parametrize("operation_id", OPERATIONS)
 def test_no_request_is_answered_otherwise_than_described(
-    api: BaseSchema, operation_id: str, mode: GenerationMode
+    api: OpenApiSchema, operation_id: str, mode: GenerationMode
 ) -> None:
     operation = api.find_operation_by_id(operation_id)
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.path_parameters):
@@ -67,7 +68,7 @@ def test_no_request_is_answered_otherwise_than_described(
     @settings(
         max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
     )
-    def hold(case: schemathesis.Case) -> None:
+    def hold(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     hold()
