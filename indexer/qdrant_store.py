@@ -15,6 +15,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from indexer.checks import check_point_ids, check_points, check_vector
+from indexer.facets import facet_clauses
 from indexer.filters import Clauses, parse_filter
 from indexer.points import read_point
 from indexer.qdrant_requests import EXACT, qdrant_filter, query_request, sparse_vector, upsert_batches
@@ -23,6 +24,7 @@ from indexer.store import (
     DEFAULT_DEPTH,
     Build,
     Condition,
+    FacetCount,
     Filter,
     Hit,
     IndexNotFound,
@@ -145,6 +147,13 @@ class QdrantStore:
             Scored(str(point.id), str((point.payload or {}).get("parent_id", point.id)), point.score)
             for point in found.points
         ]
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = qdrant_filter(facet_clauses(self._build, field, filter))
+        with answering(self._client):
+            found = self._client.facet(self._collection, field, facet_filter=where, limit=limit, exact=True)
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`. Each write has waited for the server, so nothing is left to do."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
 Side = Literal["cls", "ot"]
-FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "geo"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
 """What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
 Payload = dict[str, JsonValue]
@@ -62,6 +62,10 @@ class StoreUnavailable(StoreError):
 
 class InvalidFilter(StoreError, ValueError):
     """A filter outside the grammar, or on a field that was not declared."""
+
+
+class InvalidFacet(StoreError, ValueError):
+    """Values are to be counted of a field that was not declared, or of a type that is not counted."""
 
 
 class Chunking(BaseModel):
@@ -172,6 +176,14 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class FacetCount:
+    """A value of a field, and how many documents hold it."""
+
+    value: str | int | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an engine says of the indexes it keeps for one build; nothing is changed by asking.
 
@@ -251,6 +263,19 @@ class Store(Protocol):
 
         Raises:
             InvalidFilter, StoreError, StoreUnavailable: As `search`.
+        """
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """The values of a declared field with the documents that hold them, sorted by (-count, value), exactly.
+
+        Args:
+            field: Declared as keyword, integer or bool. Of a list every value counts.
+            filter: As for `search`; of each document it is asked of the first passage.
+            limit: Values to return.
+
+        Raises:
+            InvalidFacet: The field cannot be counted; the message names those that can.
+            InvalidFilter, StoreUnavailable: As `search`.
         """
 
     def flush(self) -> None:

@@ -7,7 +7,6 @@ writing is refused as locked.
 """
 
 import asyncio
-import ipaddress
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -25,7 +24,9 @@ from service.build_schemas import (
     PublishRequest,
     ReleaseOut,
 )
+from service.caller import Caller
 from service.desk import Desk
+from service.keyring import is_loopback
 from service.serving import NotReady, Serving
 from service.settings import Settings
 
@@ -51,11 +52,11 @@ class Administration:
         self._releasing = asyncio.Lock()
         self._stopping = threading.Event()
 
-    async def indexes(self) -> IndexesOut:
-        """What is published; StoreError if the engine fails."""
+    async def indexes(self, caller: Caller) -> IndexesOut:
+        """What is published and the caller may use; StoreError if the engine fails."""
         engine = (await self._serving.connected()).engine
         builds = await asyncio.to_thread(_published, engine)
-        return IndexesOut(indexes=[self._index(build) for build in builds])
+        return IndexesOut(indexes=[self._index(build, caller) for build in builds if caller.may_use(build.index)])
 
     async def builds(self, index: str) -> BuildsOut:
         """The builds of an index, those in the making too.
@@ -147,14 +148,14 @@ class Administration:
         counted = served if is_served and served else build
         return BuildOut.of(counted, published=published, served=is_served, running=running)
 
-    def _index(self, build: Build) -> PublishedIndexOut:
+    def _index(self, build: Build, caller: Caller) -> PublishedIndexOut:
         served = self._serving.serves(build.index)
         counted = served if served and served.id == build.id else build
         return PublishedIndexOut(
             name=build.index,
             build=build.id,
             fingerprint=build.fingerprint,
-            documents=counted.documents,
+            documents=None if caller.tenant else counted.documents,
             fields=build.indexed_fields,
         )
 
@@ -168,18 +169,11 @@ def check_administrable(settings: Settings) -> None:
 
     Where no key says who asks, that is the machine's own user: the service listens on loopback, and was told to write.
     """
-    if not (settings.writable and _is_loopback(settings.host)):
+    if not (settings.writable and is_loopback(settings.host)):
         raise NotAdministrable(
             "nobody may publish here without a key: this service is not both on loopback and started with "
             "DUPMAE_WRITABLE=true; use `dupmae index publish` or `rollback`, which a running service follows"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _published(engine: Engine) -> list[Build]:

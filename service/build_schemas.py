@@ -18,7 +18,7 @@ class PublishedIndexOut(BaseModel):
     name: str
     build: str
     fingerprint: str
-    documents: int
+    documents: Annotated[int | None, Field(description="Absent for the key of a tenant.")] = None
     fields: Annotated[dict[str, FieldType], Field(description="What a filter may name, and its type.")]
 
 

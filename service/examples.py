@@ -25,6 +25,24 @@ SEARCH = _examples(
     ),
 )
 
+BATCH = _examples(
+    two=("Two searches", {"searches": [{"query": "compress a file"}, {"query": "sort a list", "limit": 3}]}),
+    one_refused=(
+        "A search that is refused by itself",
+        {
+            "searches": [
+                {"query": "sound"},
+                {"query": "sound", "filter": {"must": [{"key": "no", "match": {"value": 1}}]}},
+            ]
+        },
+    ),
+)
+
+SIMILAR = _examples(
+    plain=("The most similar documents", {}),
+    few=("Three of them, by the words alone", {"limit": 3, "mode": "ot"}),
+)
+
 EXPLAIN = _examples(
     document=("A document of the index, found or not", {"query": "compress a file", "id": "zip"}),
     rank=("The same with its true rank", {"query": "compress a file", "id": "king", "rank": True}),

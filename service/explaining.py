@@ -14,6 +14,7 @@ from indexer.store import Point
 from model.encoder import NoWords
 from service.answering import check_artifact, check_limit, check_query
 from service.batching import Encoded
+from service.caller import Caller
 from service.desk import Desk
 from service.explain_schemas import ExplainRequest, ExplainResponse
 from service.inquiry import Inquiry, explain_document, explain_point, timed
@@ -34,26 +35,27 @@ class Explaining:
         self._settings = settings
         self._ranking = asyncio.Semaphore()
 
-    async def explain(self, body: ExplainRequest, *, deadline: float) -> ExplainResponse:
+    async def explain(self, body: ExplainRequest, caller: Caller, *, deadline: float) -> ExplainResponse:
         """The answer to one request.
 
         Raises:
             BadRequest: It is out of bounds.
-            DocumentNotFound: The index holds no such document.
-            NoWords: The text has no vector.
-            WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull, QueryRefused, StoreError: As
+            DocumentNotFound: The index holds no such document, or not one that the caller may see.
+            Forbidden, WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull, QueryRefused, StoreError: As
                 `Answering.search`.
         """
         check_query(body.query, self._settings)
         check_limit(body.limit, self._settings)
         check_text("text", body.text or "", self._settings)
-        async with asyncio.timeout_at(deadline), self._serving.desk(body.index or self._settings.index) as desk:
+        index = caller.index(body.index or self._settings.index)
+        async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
             check_artifact(body.fingerprint, desk)
+            body = body.model_copy(update={"filter": caller.filter(body.filter, desk.build)})
             encoded = await desk.batcher.encode(body.query, deadline=deadline)
             if not body.rank:
-                return await _explain(desk, body, encoded, deadline)
+                return await _explain(desk, body, caller, encoded, deadline)
             async with self._ranking:
-                return await _explain(desk, body, encoded, deadline)
+                return await _explain(desk, body, caller, encoded, deadline)
 
 
 def check_text(field: str, text: str, settings: Settings) -> None:
@@ -62,7 +64,9 @@ def check_text(field: str, text: str, settings: Settings) -> None:
         raise BadRequest(field, f"{len(text)} characters; at most {settings.max_text_chars} are taken")
 
 
-async def _explain(desk: Desk, body: ExplainRequest, encoded: Encoded, deadline: float) -> ExplainResponse:
+async def _explain(
+    desk: Desk, body: ExplainRequest, caller: Caller, encoded: Encoded, deadline: float
+) -> ExplainResponse:
     left_s = deadline - asyncio.get_running_loop().time()
     until = monotonic() + FOR_THE_RANK * left_s
     inquiry = Inquiry(
@@ -75,12 +79,12 @@ async def _explain(desk: Desk, body: ExplainRequest, encoded: Encoded, deadline:
     )
     began = perf_counter()
     if body.id is not None:
-        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id)
+        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id, sees=caller.sees)
     else:
         points = await _encoded(desk, Document("", text=body.text or ""), deadline)
         best = best_passage(inquiry.encoding.vector, points)
         answer = await desk.run(explain_point, desk.searcher, inquiry, best)
-    answer.meta.index.documents = desk.build.documents
+    answer.meta.index.documents = None if caller.tenant else desk.build.documents
     return timed(answer, {"queue": encoded.queued, "encode": encoded.encoded, "explain": perf_counter() - began})
 
 

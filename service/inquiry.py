@@ -7,7 +7,9 @@ those; one that lets none through leaves the score as it is, and the answer says
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-from indexer.grouping import parent
+from pydantic import JsonValue
+
+from indexer.grouping import Wanted, parent
 from indexer.points import place, point_id
 from indexer.standing import standing
 from indexer.store import Filter, Point
@@ -46,19 +48,34 @@ class Inquiry:
     may_go_on: Callable[[], bool] = lambda: True
 
 
-def explain_document(searcher: Searcher, inquiry: Inquiry, document_id: str) -> ExplainResponse:
+def explain_document(
+    searcher: Searcher,
+    inquiry: Inquiry,
+    document_id: str,
+    *,
+    sees: Callable[[Mapping[str, JsonValue]], bool] = lambda _: True,
+) -> ExplainResponse:
     """Explain a stored document.
 
+    Args:
+        searcher: Holds it.
+        inquiry: What is asked.
+        document_id: As its source gave it.
+        sees: Whether a document with this metadata may be shown.
+
     Raises:
-        DocumentNotFound: The index holds none of this id.
+        DocumentNotFound: The index holds none of this id that may be shown.
         StoreError: As `Store.search`.
     """
     vector, filter = inquiry.encoding.vector, inquiry.filter
     point = searcher.document(document_id, vector)
+    metadata = point.payload.get("metadata")
+    if not sees(metadata if isinstance(metadata, dict) else {}):
+        raise searcher.not_found(document_id)
     allowed = _allowed(searcher, point, document_id, filter) if filter else [point]
     if filter and allowed:
         point = best_passage(vector, allowed)
-    found = searcher.retrieve(vector, mode="fused", limit=inquiry.limit, filter=filter)
+    found = searcher.retrieve(vector, Wanted("fused", filter), limit=inquiry.limit)
     answer = explain_point(searcher, inquiry, point)
     answer.id = document_id
     answer.in_results = parent(point) in {parent(hit.point) for hit in found.hits}
@@ -71,7 +88,7 @@ def explain_point(searcher: Searcher, inquiry: Inquiry, point: Point) -> Explain
     vector, vocabulary = inquiry.encoding.vector, searcher.encoder.vocabulary
     asked, held = searcher.words(inquiry.query), searcher.passage_words(point)
     parts = vector.score(point.vector)
-    terms = searcher.explain(inquiry.query, vector, point).terms
+    terms = searcher.explain(asked, vector, point).terms
     answer = ExplainResponse(
         score=parts.score,
         parts=PartsOut(cls=parts.cls, ot=parts.ot),

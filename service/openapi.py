@@ -7,6 +7,7 @@ never given, so it is taken out. `python -m service.openapi docs/openapi.json` d
 import json
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         tags=TAGS,
     )
     for operation in operations(found):
-        if operation["tags"] != ["health"]:
-            operation["responses"].setdefault(
-                "500", {"description": "A defect of ours", "content": {MEDIA_TYPE: {"schema": PROBLEM}}}
-            )
+        if "security" in operation:
+            operation["responses"] = _anywhere() | operation["responses"]
         for response in operation["responses"].values():
             _say_problem(response)
             response.setdefault("headers", {})[REQUEST_ID] = REQUEST_ID_HEADER
@@ -83,6 +82,14 @@ def drawn() -> str:
     settings = Settings.model_construct()
     app = create_app(lambda: open_searchers(settings), settings)
     return json.dumps(describe(app), indent=2, ensure_ascii=False) + "\n"
+
+
+def _anywhere() -> dict[str, Any]:
+    """What a request may meet before its route, or by a defect of ours."""
+    return {
+        str(status): {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": PROBLEM}}}
+        for status in (401, 403, 429, 500)
+    }
 
 
 def _say_problem(response: dict[str, Any]) -> None:

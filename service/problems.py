@@ -5,6 +5,7 @@ is a defect of ours: 500, the trace in the log under the request id and never in
 """
 
 import http
+import logging
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -16,14 +17,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from indexer.catalog import NoEarlierBuild
+from indexer.live import DocumentHeld
 from indexer.release import PublicationBlocked
-from indexer.store import BuildLocked, BuildNotReady, IndexNotFound, InvalidFilter, StoreError
+from indexer.store import BuildLocked, BuildNotReady, IndexNotFound, InvalidFacet, InvalidFilter, StoreError
 from model.artifact import ArtifactError
 from model.encoder import NoWords
 from service.administration import NotAdministrable, ReleaseStopped, ReleaseUnderWay
 from service.batching import BatcherClosed, QueueFull
+from service.caller import Caller, Forbidden
+from service.cursors import CursorExpired, InvalidCursor
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable, SwitchFailed
+
+LOGGER = logging.getLogger("dupmae.problems")
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
@@ -64,11 +70,17 @@ class Problem(BaseModel):
 
 
 class Kind(NamedTuple):
-    """How one kind of error is answered."""
+    """How one kind of error is answered.
+
+    Attributes:
+        retry: Whether the same request may succeed later.
+        inward: Whether the message may name indexes or paths, which is not for a caller who may not see all.
+    """
 
     status: int
     name: str
     retry: bool = False
+    inward: bool = False
 
 
 KINDS: Mapping[type[Exception], Kind] = {
@@ -77,8 +89,13 @@ KINDS: Mapping[type[Exception], Kind] = {
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
     NotAdministrable: Kind(403, "not-administrable"),
+    Forbidden: Kind(403, "forbidden"),
+    DocumentHeld: Kind(409, "document-held"),
     InvalidFilter: Kind(422, "invalid-filter"),
-    IndexNotFound: Kind(404, "index-not-found"),
+    InvalidFacet: Kind(422, "invalid-facet"),
+    InvalidCursor: Kind(422, "invalid-cursor"),
+    CursorExpired: Kind(410, "cursor-expired"),
+    IndexNotFound: Kind(404, "index-not-found", inward=True),
     WrongArtifact: Kind(409, "wrong-artifact"),
     ReleaseUnderWay: Kind(409, "release-under-way", retry=True),
     PublicationBlocked: Kind(409, "publication-blocked"),
@@ -87,10 +104,10 @@ KINDS: Mapping[type[Exception], Kind] = {
     BuildLocked: Kind(409, "build-locked", retry=True),
     ArtifactError: Kind(409, "artifact-missing"),
     QueueFull: Kind(429, "queue-full", retry=True),
-    NotReady: Kind(503, "not-ready", retry=True),
+    NotReady: Kind(503, "not-ready", retry=True, inward=True),
     SwitchFailed: Kind(503, "switch-failed", retry=True),
     ReleaseStopped: Kind(503, "shutting-down", retry=True),
-    StoreError: Kind(503, "store-unavailable", retry=True),
+    StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),
 }
@@ -128,10 +145,24 @@ def problem(
     return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=MEDIA_TYPE)
 
 
+async def problem_of(request: Request, error: Exception) -> Problem:
+    """The body of what `error` would be answered with, for an answer that holds several."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[each] for each in type(error).__mro__ if each in handlers)
+    response: Response = await handler(request, error)
+    if response.status_code == http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        LOGGER.error("request %s: one of its searches failed", request.state.request_id, exc_info=error)
+    return Problem.model_validate_json(bytes(response.body))
+
+
 async def _known(request: Request, error: Exception) -> Response:
     kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
     headers = {"Retry-After": str(_retry_after_s(error))} if kind.retry else None
     detail = str(error) or "the deadline passed before there was an answer; allow more time with `timeout_ms`"
+    caller: Caller = request.state.caller
+    if kind.inward and not caller.sees_all:
+        detail = "the index cannot be searched now; the service's log says why under this request id"
+        LOGGER.warning("request %s: %s", request.state.request_id, error)
     return problem(request.state.request_id, kind.status, kind.name, detail, headers=headers)
 
 

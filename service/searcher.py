@@ -1,6 +1,6 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from weakref import WeakValueDictionary
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
-from indexer.grouping import GroupBy, Grouped, grouped_hits
+from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
 from indexer.live import LiveBuild
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
@@ -99,8 +99,10 @@ class Searcher:
         began = perf_counter()
         encoding = self.encode(query)
         encoded = perf_counter()
-        found = self.retrieve(encoding.vector, mode=mode, limit=limit, filter=filter, group_by=group_by)
-        return Answer(encoding, *found, {"encode": encoded - began, "retrieve": perf_counter() - encoded})
+        found = self.retrieve(encoding.vector, Wanted(mode, filter, group_by), limit=limit)
+        return Answer(
+            encoding, found.hits, found.complete, {"encode": encoded - began, "retrieve": perf_counter() - encoded}
+        )
 
     def encode(self, query: str) -> Encoding:
         """The encoding of one query; `QueryRefused` when it has none."""
@@ -112,16 +114,14 @@ class Searcher:
     def retrieve(
         self,
         query: FusedVector,
+        wanted: Wanted = Wanted(),  # noqa: B008 - frozen
         *,
-        mode: Mode,
         limit: int,
-        filter: Filter | None = None,
-        group_by: GroupBy = "document",
+        depth: int | None = None,
+        most: int | None = None,
     ) -> Grouped:
-        """The best `limit` documents or passages for an encoded query, at the depth of the settings."""
-        if group_by == "passage":
-            return Grouped(self.store.search(query, mode=mode, limit=limit, depth=self._depth, filter=filter))
-        return grouped_hits(self.store, query, mode=mode, limit=limit, depth=self._depth, filter=filter)
+        """As `grouped_hits`, at the depth of the settings unless another is given."""
+        return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
     def document(self, document_id: str, query: FusedVector) -> Point:
         """The passage of a document that matches a query best, by the fused score.
@@ -135,34 +135,38 @@ class Searcher:
         """
         passages = self.store.get([point_id(document_id)])
         if not passages:
-            raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
+            raise self.not_found(document_id)
         rest = range(1, place(passages[0]).of)
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
         return best_passage(query, passages)
 
-    def explain(self, query: str, vector: FusedVector, point: Point) -> Explanation:
+    def explain(self, query: Sequence[Word], vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.
 
         Args:
-            query: The text of the query.
+            query: The words of the query.
             vector: Its encoding.
             point: The passage.
         """
         return explain(
             vector,
             point.vector,
-            query_words=self.words(query),
+            query_words=query,
             document_words=self.passage_words(point),
             vocabulary=self.encoder.vocabulary,
         )
 
+    def not_found(self, document_id: str) -> DocumentNotFound:
+        """What to raise for a document that is not there, or not to be seen."""
+        return DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
+
     def words(self, text: str) -> list[Word]:
-        """The words of a text, or of the beginning of a very long one."""
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
+        """The words of a text as the model reads it."""
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text))
 
     def passage_words(self, point: Point) -> list[Word]:
         """The words of a passage, with the title that it was encoded with."""
-        return self.words(passage_text(point, self.build.chunking))
+        return self.words(passage_text(point, self.build.chunking)[:READ])
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""

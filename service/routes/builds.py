@@ -9,19 +9,23 @@ from fastapi.responses import Response
 from indexer.store import BUILD_ID
 from service.administration import check_administrable
 from service.build_schemas import BuildsOut, IndexesOut, PublishRequest, ReleaseOut, RollbackRequest
+from service.caller import Caller
 from service.examples import PUBLISH, ROLLBACK
 from service.routes.documents import IndexName
 from service.routes.reply import problems, reply, require_json
-from service.routes.state import AppAdministration, AppSettings
+from service.routes.state import AppAdministration, AppSettings, SearchCaller, may
 
-ERRORS = (400, 403, 404, 409, 413, 415, 422, 503)
+ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 503)
+
+AdminCaller = Annotated[Caller, Depends(may("admin"))]
 
 router = APIRouter(prefix="/v1")
 
 
-async def administrable(settings: AppSettings) -> None:
-    """Refuse to publish for whoever can reach the service, unless it is one that its own user alone can reach."""
-    check_administrable(settings)
+async def administrable(caller: AdminCaller, settings: AppSettings) -> None:
+    """Refuse to publish for callers nobody knows, unless the service is one that its own user alone can reach."""
+    if caller.name is None:
+        check_administrable(settings)
 
 
 @router.get(
@@ -29,12 +33,12 @@ async def administrable(settings: AppSettings) -> None:
     tags=["indexes"],
     response_model=IndexesOut,
     summary="List the indexes",
-    responses=problems(503, 504),
+    responses=problems(401, 403, 503, 504),
 )
-async def indexes(administration: AppAdministration, settings: AppSettings) -> Response:
+async def indexes(caller: SearchCaller, administration: AppAdministration, settings: AppSettings) -> Response:
     """What can be searched, and which fields a filter may name."""
     async with asyncio.timeout(settings.timeout_ms / 1000):
-        return reply(await administration.indexes())
+        return reply(await administration.indexes(caller))
 
 
 @router.get(
@@ -42,9 +46,11 @@ async def indexes(administration: AppAdministration, settings: AppSettings) -> R
     tags=["builds"],
     response_model=BuildsOut,
     summary="List the builds of an index",
-    responses=problems(404, 422, 503, 504),
+    responses=problems(401, 403, 404, 422, 503, 504),
 )
-async def builds(administration: AppAdministration, settings: AppSettings, index: IndexName = None) -> Response:
+async def builds(
+    caller: AdminCaller, administration: AppAdministration, settings: AppSettings, index: IndexName = None
+) -> Response:
     """Newest first: state, counts, judged scores, and how far those are that are in the making."""
     async with asyncio.timeout(settings.timeout_ms / 1000):
         return reply(await administration.builds(index or settings.index))

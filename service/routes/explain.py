@@ -9,9 +9,9 @@ from service.encode import encode as encode_texts
 from service.examples import ENCODE, EXPLAIN
 from service.explain_schemas import EncodeRequest, EncodeResponse, ExplainRequest, ExplainResponse
 from service.routes.reply import problems, reply, require_json, unless_gone
-from service.routes.state import AppAnswering, AppExplaining, AppServing, AppSettings
+from service.routes.state import AppAnswering, AppExplaining, AppServing, AppSettings, SearchCaller
 
-ERRORS = (400, 404, 409, 413, 415, 422, 429, 503, 504)
+ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_json)])
 
@@ -26,6 +26,7 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(require_json)])
 async def explain(
     request: Request,
     body: Annotated[ExplainRequest, Body(openapi_examples=EXPLAIN)],
+    caller: SearchCaller,
     answering: AppAnswering,
     explaining: AppExplaining,
     settings: AppSettings,
@@ -35,7 +36,7 @@ async def explain(
     if settings.log_queries:
         request.state.log["query"] = body.query
     deadline = answering.deadline(body.timeout_ms)
-    return reply(await unless_gone(request, explaining.explain(body, deadline=deadline)))
+    return reply(await unless_gone(request, explaining.explain(body, caller, deadline=deadline)))
 
 
 @router.post(
@@ -48,6 +49,7 @@ async def explain(
 async def encode(
     request: Request,
     body: Annotated[EncodeRequest, Body(openapi_examples=ENCODE)],
+    caller: SearchCaller,
     answering: AppAnswering,
     serving: AppServing,
     settings: AppSettings,
@@ -55,4 +57,4 @@ async def encode(
     """Both vectors of each text from one pass: the reduced [CLS] vector and the bag of weighted words."""
     request.state.log |= {"index": body.index or settings.index, "texts": len(body.texts)}
     deadline = answering.deadline(body.timeout_ms)
-    return reply(await unless_gone(request, encode_texts(body, serving, settings, deadline=deadline)))
+    return reply(await unless_gone(request, encode_texts(body, caller, serving, settings, deadline=deadline)))

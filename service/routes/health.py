@@ -11,6 +11,7 @@ from service.routes.state import AppMetrics, AppServing, AppSettings
 from service.serving import NotReady
 
 router = APIRouter(tags=["health"])
+scraped = APIRouter(tags=["health"])
 
 
 @router.get("/livez", summary="Whether the process answers")
@@ -31,7 +32,7 @@ async def readyz(serving: AppServing, settings: AppSettings) -> JSONResponse:
     return JSONResponse({"ready": True, "index": build.index, "build": build.id, "fingerprint": build.fingerprint})
 
 
-@router.get(
+@scraped.get(
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,

@@ -7,11 +7,11 @@ from fastapi.responses import Response
 
 from service.examples import SEARCH
 from service.routes.reply import problems, reply, require_json, unless_gone
-from service.routes.state import AppAnswering, AppSettings
+from service.routes.state import AppAnswering, AppSettings, SearchCaller
 from service.schemas import SearchRequest, SearchResponse
 
 PATH = "/v1/search"
-ERRORS = (400, 404, 409, 413, 415, 422, 429, 503, 504)
+ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504)
 
 router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
 
@@ -20,6 +20,7 @@ router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
 async def search(
     request: Request,
     body: Annotated[SearchRequest, Body(openapi_examples=SEARCH)],
+    caller: SearchCaller,
     answering: AppAnswering,
     settings: AppSettings,
 ) -> Response:
@@ -28,7 +29,7 @@ async def search(
     if settings.log_queries:
         request.state.log["query"] = body.query
     deadline = answering.deadline(body.timeout_ms)
-    answer = await unless_gone(request, answering.search(body, deadline=deadline))
+    answer = await unless_gone(request, answering.search(body, caller, deadline=deadline))
     if answer is not None:
         request.state.log["results"] = len(answer.results)
     return reply(answer)

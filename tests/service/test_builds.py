@@ -171,7 +171,7 @@ async def test_one_release_at_a_time(serve: Serve, site: Site) -> None:
     assert busy.json()["type"] == "urn:dupmae:release-under-way"
 
 
-@pytest.mark.parametrize("changes", [{"writable": False}, {"writable": True, "host": "0.0.0.0"}])
+@pytest.mark.parametrize("changes", [{"writable": False}, {"writable": True, "host": "0.0.0.0", "anonymous": True}])
 async def test_without_keys_only_a_writing_service_on_loopback_publishes(
     serve: Serve, site: Site, changes: dict[str, Any]
 ) -> None:

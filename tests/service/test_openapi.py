@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema_rs import validator_for
 
-from service.examples import ENCODE, EXPLAIN, SEARCH
+from service.examples import BATCH, ENCODE, EXPLAIN, SEARCH, SIMILAR
 from service.openapi import drawn, operations
 from service.problems import KINDS
 from tests.service.conftest import Serve
@@ -67,7 +67,13 @@ def test_every_operation_shows_examples_that_fit_its_schema(operation: dict[str,
 
 @pytest.mark.parametrize(
     ("path", "operation", "examples"),
-    [("/v1/search", "search", SEARCH), ("/v1/explain", "explain", EXPLAIN), ("/v1/encode", "encode", ENCODE)],
+    [
+        ("/v1/search", "search", SEARCH),
+        ("/v1/search:batch", "batch", BATCH),
+        ("/v1/documents/zip:similar", "similar", SIMILAR),
+        ("/v1/explain", "explain", EXPLAIN),
+        ("/v1/encode", "encode", ENCODE),
+    ],
 )
 async def test_every_example_is_answered_as_the_schema_says(
     serve: Serve, path: str, operation: str, examples: dict[str, Any]
