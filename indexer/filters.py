@@ -27,6 +27,9 @@ MATCH_KINDS: dict[str, MatchKind] = {kind: kind for kind in get_args(MatchKind)}
 MAX_DEPTH = 8
 """Filters inside filters; deeper ones are somebody probing for a recursion error."""
 
+MAX_SIZE = 4_096
+"""Conditions and values in all: a list of as many ids is a use, ten times as many are work without end."""
+
 CLAUSES = ("must", "should", "must_not", "min_should")
 CONDITIONS: dict[FieldType, tuple[str, ...]] = {
     "keyword": ("match.value", "match.any", "match.except"),
@@ -137,7 +140,22 @@ def parse_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Clauses:
     >>> parse_filter({"must": {"key": "lang", "match": {"value": "en"}}}, {"lang": "keyword"}).must
     (Match(key='lang', kind='value', values=('en',)),)
     """
-    return _Parser(fields).clauses(filter, "filter", depth=1)
+    clauses = _Parser(fields).clauses(filter, "filter", depth=1)
+    if (size := _size(clauses)) > MAX_SIZE:
+        raise InvalidFilter(f"filter: {size} conditions and values; at most {MAX_SIZE} are taken.")
+    return clauses
+
+
+def _size(condition: "Condition") -> int:
+    """How many conditions, and values of them, an engine has to look at."""
+    match condition:
+        case Clauses(must, should, must_not, min_should):
+            return 1 + sum(map(_size, (*must, *should, *must_not, *min_should)))
+        case Nested():
+            return 1 + _size(condition.clauses)
+        case Match(values=values) | HasId(ids=values):
+            return 1 + len(values)
+    return 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ from service.access import BodyLimit, RequestLog
 from service.administration import Administration
 from service.answering import Answering
 from service.cursors import Cursors, kept_secret
+from service.dialects import Dialects
+from service.embedding import Embedder
 from service.explaining import Explaining
 from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
 from service.problems import REQUEST_ID
-from service.routes import batch, builds, documents, explain, health, page, search, similar
+from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -63,6 +65,7 @@ def create_app(
         app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
         app.state.explaining = Explaining(serving, settings)
         app.state.administration = Administration(serving, settings)
+        app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
@@ -82,7 +85,7 @@ def create_app(
     app.state.metrics, app.state.settings = metrics, settings
     _wrap(app, settings, ring, count)
     problems.install(app)
-    for routes in (search, batch, similar, explain, documents, builds, health, page):
+    for routes in (search, batch, similar, explain, documents, builds, openai, tei, health, page):
         app.include_router(routes.router)
     if settings.metrics_port is None:
         app.include_router(health.scraped)
@@ -94,6 +97,7 @@ def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Ma
     """The layers around the routes, the innermost first."""
     app.add_middleware(Guard, ring=ring)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Dialects)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,

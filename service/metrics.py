@@ -49,6 +49,9 @@ class Metrics:
         self._writes = Counter(
             "dupmae_writes", "Documents put or deleted live, acknowledged.", ["index", "kind"], registry=registry
         )
+        self._embedded = Counter(
+            "dupmae_embedded_texts", "Texts encoded for callers who wanted vectors.", ["role"], registry=registry
+        )
         self._serving: dict[str, Build] = {}
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
@@ -70,6 +73,10 @@ class Metrics:
     def written(self, index: str, kind: str) -> None:
         """A document was put or deleted."""
         self._writes.labels(index, kind).inc()
+
+    def embedded(self, role: str, texts: int) -> None:
+        """Texts were encoded for a caller who wanted their vectors."""
+        self._embedded.labels(role).inc(texts)
 
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""

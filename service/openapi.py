@@ -14,9 +14,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.problems import MEDIA_TYPE, REQUEST_ID
+from service.problems import REQUEST_ID
+from service.schemas import PROBLEM_TYPE
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
+DIALECTS = {"openai": "OpenAIErrorOut", "tei": "TeiErrorOut"}
+"""Where errors are said otherwise, for clients that read no problems."""
+
 FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
 VERBS = {"get", "put", "post", "delete", "patch", "head", "options"}
 
@@ -26,6 +30,8 @@ TAGS = [
     {"name": "documents", "description": "Single documents, read and written at once."},
     {"name": "indexes", "description": "What can be searched."},
     {"name": "builds", "description": "Which build an index answers from."},
+    {"name": "openai", "description": "Embeddings for OpenAI's clients."},
+    {"name": "tei", "description": "Embeddings for the clients of text-embeddings-inference."},
     {"name": "health", "description": "For the machines that watch."},
 ]
 
@@ -47,9 +53,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     for operation in operations(found):
         if "security" in operation:
-            operation["responses"] = _anywhere() | operation["responses"]
+            operation["responses"] = _anywhere(operation["tags"][0]) | operation["responses"]
         for response in operation["responses"].values():
-            _say_problem(response)
+            _say_fault(response, operation["tags"][0])
             response.setdefault("headers", {})[REQUEST_ID] = REQUEST_ID_HEADER
     for name in FASTAPIS_OWN:
         found["components"]["schemas"].pop(name, None)
@@ -84,19 +90,23 @@ def drawn() -> str:
     return json.dumps(describe(app), indent=2, ensure_ascii=False) + "\n"
 
 
-def _anywhere() -> dict[str, Any]:
+def _anywhere(tag: str) -> dict[str, Any]:
     """What a request may meet before its route, or by a defect of ours."""
-    return {
-        str(status): {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": PROBLEM}}}
-        for status in (401, 403, 429, 500)
-    }
+    statuses = (HTTPStatus(status) for status in (401, 403, 414, 429, 431, 500))
+    return {str(status.value): {"description": status.phrase, "content": _fault(tag)} for status in statuses}
 
 
-def _say_problem(response: dict[str, Any]) -> None:
-    content = response.get("content", {})
-    schema = content.get("application/json", {}).get("schema", {})
+def _fault(tag: str) -> dict[str, Any]:
+    """How an error is said on the routes of a tag."""
+    if name := DIALECTS.get(tag):
+        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {PROBLEM_TYPE: {"schema": PROBLEM}}
+
+
+def _say_fault(response: dict[str, Any], tag: str) -> None:
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
     if schema == PROBLEM or schema.get("$ref", "").endswith(FASTAPIS_OWN):
-        response["content"] = {MEDIA_TYPE: {"schema": PROBLEM}}
+        response["content"] = _fault(tag)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import NamedTuple, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,12 +25,15 @@ from service.administration import NotAdministrable, ReleaseStopped, ReleaseUnde
 from service.batching import BatcherClosed, QueueFull
 from service.caller import Caller, Forbidden
 from service.cursors import CursorExpired, InvalidCursor
+from service.dialects import translated
+from service.schemas import PROBLEM_TYPE
+from service.schemas import FieldError as FieldError
+from service.schemas import Problem as Problem
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable, SwitchFailed
 
 LOGGER = logging.getLogger("dupmae.problems")
 
-MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_S = 1
 
@@ -51,22 +53,8 @@ class WrongArtifact(Exception):
     """The request pins an artifact that is not the one served."""
 
 
-class FieldError(BaseModel):
-    """What is wrong with one field of a request."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """The body of every error."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: list[FieldError] | None = None
+class ModelNotFound(LookupError):
+    """The request names a model that is not the one served."""
 
 
 class Kind(NamedTuple):
@@ -92,6 +80,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     Forbidden: Kind(403, "forbidden"),
     DocumentHeld: Kind(409, "document-held"),
     InvalidFilter: Kind(422, "invalid-filter"),
+    ModelNotFound: Kind(404, "model-not-found"),
     InvalidFacet: Kind(422, "invalid-facet"),
     InvalidCursor: Kind(422, "invalid-cursor"),
     CursorExpired: Kind(410, "cursor-expired"),
@@ -142,7 +131,7 @@ def problem(
         errors=errors,
     )
     content = body.model_dump_json(exclude_none=True)
-    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=MEDIA_TYPE)
+    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=PROBLEM_TYPE)
 
 
 async def problem_of(request: Request, error: Exception) -> Problem:
@@ -196,7 +185,10 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     detail = "an error of the service, not of the request; its log has the trace under this request id"
-    return problem(request.state.request_id, 500, "internal-error", detail)
+    answer = problem(request.state.request_id, 500, "internal-error", detail)
+    if said := translated(request.url.path, bytes(answer.body)):  # no layer of ours is passed on the way out from here
+        return Response(said, 500, {REQUEST_ID: request.state.request_id}, media_type="application/json")
+    return answer
 
 
 def _field(location: tuple[int | str, ...]) -> str:

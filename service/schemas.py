@@ -1,4 +1,4 @@
-"""What goes over the wire: searches and documents. `dupmae search --json` prints the same answer."""
+"""What goes over the wire: searches, documents and errors. `dupmae search --json` prints the same answer."""
 
 import json
 from typing import Annotated, Literal, Self
@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from indexer.checks import MAX_DEPTH, is_too_deep
 from indexer.grouping import GroupBy
 from indexer.store import INDEX_NAME, Mode
+
+PROBLEM_TYPE = "application/problem+json"
+"""The media type of every error."""
 
 With = Literal["parts", "explain"]
 
@@ -175,6 +178,24 @@ class SearchResponse(BaseModel):
     next_cursor: str | None = None
     facets: dict[str, list[FacetOut]] | None = None
     meta: Meta
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldError] | None = None
 
 
 class DocumentIn(BaseModel):

@@ -9,6 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from service.administration import Administration
 from service.answering import Answering
 from service.caller import Caller, Forbidden, Scope
+from service.embedding import Embedder
 from service.explaining import Explaining
 from service.metrics import Metrics
 from service.serving import Serving
@@ -84,10 +85,16 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _embedder(request: Request) -> Embedder:
+    embedder: Embedder = request.app.state.embedder
+    return embedder
+
+
 AppAdministration = Annotated[Administration, Depends(_administration)]
 SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
 WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
 AppAnswering = Annotated[Answering, Depends(_answering)]
+AppEmbedder = Annotated[Embedder, Depends(_embedder)]
 AppExplaining = Annotated[Explaining, Depends(_explaining)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]

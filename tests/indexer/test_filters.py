@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from indexer.filters import MAX_DEPTH, parse_filter
+from indexer.filters import MAX_DEPTH, MAX_SIZE, parse_filter
 from indexer.store import FieldType, InvalidFilter, Payload, Store
 from tests.indexer.brute_force import new_build, random_points, random_queries
 from tests.indexer.conftest import ENGINES, opened_engine
@@ -26,6 +26,7 @@ FIELDS: dict[str, FieldType] = {
     "metadata.items[].name": "keyword",
     "metadata.items[].size": "integer",
 }
+MANY: dict[str, JsonValue] = {"any": ["en"] * MAX_SIZE}
 ROME: dict[str, JsonValue] = {"lon": 12.5, "lat": 12.5}
 SQUARE: list[JsonValue] = [
     {"lon": lon, "lat": lat} for lon, lat in ((4.5, 4.5), (20.5, 4.5), (20.5, 20.5), (4.5, 20.5), (4.5, 4.5))
@@ -274,6 +275,19 @@ def clauses(conditions: st.SearchStrategy[tuple[JsonValue, Keep]]) -> st.SearchS
     return st.one_of(
         joined("must", all), joined("should", any), joined("must_not", lambda xs: not any(xs)), at_least_two
     )
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"must": [{"key": "metadata.lang", "match": MANY}]},
+        {"should": [{"must_not": [{"is_null": {"key": "metadata.lang"}}] * 64}] * 64},
+        {"must_not": {"nested": {"key": "metadata.items", "filter": {"must": {"key": "name", "match": MANY}}}}},
+    ],
+)
+def test_a_filter_that_is_work_without_end_is_refused(filter: dict[str, JsonValue]) -> None:
+    with pytest.raises(InvalidFilter, match=f"conditions and values; at most {MAX_SIZE} are taken"):
+        parse_filter(filter, FIELDS)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,7 +8,7 @@ import pytest
 from jsonschema_rs import validator_for
 
 from service.examples import BATCH, ENCODE, EXPLAIN, SEARCH, SIMILAR
-from service.openapi import drawn, operations
+from service.openapi import DIALECTS, drawn, operations
 from service.problems import KINDS
 from tests.service.conftest import Serve
 
@@ -17,6 +17,12 @@ pytestmark = pytest.mark.anyio
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 DESCRIPTION: dict[str, Any] = json.loads(drawn())
 OPERATIONS = {operation["operationId"]: operation for operation in operations(DESCRIPTION)}
+
+
+def component(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a reference leads to."""
+    found: dict[str, Any] = DESCRIPTION["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return found
 
 
 def check(schema: dict[str, Any], value: object) -> None:
@@ -40,8 +46,12 @@ def test_every_operation_has_a_tag_a_summary_and_a_description(operation: dict[s
 def test_every_error_is_declared_as_a_problem(operation: dict[str, Any]) -> None:
     for status, response in operation["responses"].items():
         if status >= "400":
-            assert list(response["content"]) == ["application/problem+json"]
-            assert response["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+            ((media_type, content),) = response["content"].items()
+            if name := DIALECTS.get(operation["tags"][0]):
+                assert (media_type, content["schema"]["$ref"].rpartition("/")[2]) == ("application/json", name)
+            else:
+                problem = {"$ref": "#/components/schemas/Problem"}
+                assert (media_type, content["schema"]) == ("application/problem+json", problem)
         assert "X-Request-ID" in response["headers"]
     if "requestBody" in operation:
         assert {"400", "413", "415", "422"} <= operation["responses"].keys()
@@ -59,10 +69,13 @@ def test_every_operation_shows_examples_that_fit_its_schema(operation: dict[str,
             check(parameter["schema"], example)
     if "requestBody" in operation:
         content = operation["requestBody"]["content"]["application/json"]
-        assert content["examples"]
-        for example in content["examples"].values():
-            assert example["summary"]
-            check(content["schema"], example["value"])
+        schema = content["schema"]
+        named = content.get("examples", {})
+        assert all(example["summary"] for example in named.values())
+        values = [example["value"] for example in named.values()] or component(schema)["examples"]
+        assert values
+        for value in values:
+            check(schema, value)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from indexer.build import BuildOptions, build_index
 from indexer.catalog import keep_artifact
@@ -35,17 +36,15 @@ FIELDS: dict[str, FieldType] = {"metadata.team": "keyword", "metadata.lang": "ke
 def documents() -> list[Document]:
     """Of two teams, of both, of none and of traps, with texts much alike."""
     words = random.Random(7)
-    teams: list[Any] = ["red", "blue", ["red", "blue"], None, "Red", "red ", "", ["blue"], {"red": "red"}]
-    return [
-        Document(
-            f"{number}",
-            f"About {team}",
-            " ".join(words.choices(WORDS.split(), k=12)),
-            metadata={"lang": words.choice(["en", "de"]), "year": number, "secret": f"s{number}"}
-            | ({} if team is None else {"team": team}),
-        )
-        for number, team in enumerate(teams * 5)
-    ]
+    teams: list[JsonValue] = ["red", "blue", ["red", "blue"], None, "Red", "red ", "", ["blue"], {"red": "red"}]
+    found = []
+    for number, team in enumerate(teams * 5):
+        metadata: dict[str, JsonValue] = {"lang": words.choice(["en", "de"]), "year": number, "secret": f"s{number}"}
+        if team is not None:
+            metadata["team"] = team
+        text = " ".join(words.choices(WORDS.split(), k=12))
+        found.append(Document(f"{number}", f"About {team}", text, metadata=metadata))
+    return found
 
 
 def is_red(document: Document) -> bool:
@@ -220,7 +219,8 @@ async def test_a_tenant_writes_its_own_documents_and_no_others(
         assert held == {"lang": "en", "team": "red"}
         own = await client.put("/v1/documents/0", json={"text": "a cat", "metadata": {"team": "red"}})
         assert own.status_code == 200
-        for team in ("blue", ["red", "blue"], {}, 7):
+        others: list[JsonValue] = ["blue", ["red", "blue"], {}, 7]
+        for team in others:
             wrong = await client.put("/v1/documents/new", json={"text": "a cat", "metadata": {"team": team}})
             assert "leave it out" in check(wrong, 422, "invalid-request")["detail"]
         for number, document in enumerate(ALL[1:9], start=1):
