@@ -9,18 +9,20 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from indexer.store import Build
-from service import problems
+from service import openapi, problems
 from service.access import BodyLimit, RequestLog
+from service.administration import Administration
 from service.answering import Answering
 from service.cursors import Cursors, kept_secret
 from service.dialects import Dialects
 from service.embedding import Embedder
+from service.explaining import Explaining
 from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
 from service.problems import REQUEST_ID
-from service.routes import batch, documents, health, openai, page, search, similar, tei
+from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -61,11 +63,14 @@ def create_app(
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.serving = serving
         app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
+        app.state.explaining = Explaining(serving, settings)
+        app.state.administration = Administration(serving, settings)
         app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
         finally:
+            await app.state.administration.close()
             await serving.close()
 
     app = FastAPI(
@@ -75,15 +80,16 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics, app.state.settings, app.state.draining = metrics, settings, False
     _wrap(app, settings, ring, count)
     problems.install(app)
-    searches = (search.router, batch.router, similar.router, documents.router)
-    for routes in (*searches, openai.router, tei.router, health.router, page.router):
-        app.include_router(routes)
+    for routes in (search, batch, similar, explain, documents, builds, openai, tei, health, page):
+        app.include_router(routes.router)
     if settings.metrics_port is None:
         app.include_router(health.scraped)
+    openapi.install(app)
     return app
 
 

@@ -51,6 +51,9 @@ class Settings(IndexSettings):
         64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
     )
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
+    max_text_chars: int = Field(
+        16_384, ge=1, description="Characters a text to encode or explain may have; a longer one is answered 422."
+    )
     max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
     max_depth: int = Field(
         2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from service.answering import Answering
 from service.caller import Caller
+from service.examples import BATCH
 from service.problems import BadRequest, Problem, problem_of
 from service.routes.reply import problems, reply, require_json, unless_gone
 from service.routes.search import PATH
@@ -64,7 +65,7 @@ class BatchResponse(BaseModel):
 )
 async def batch(
     request: Request,
-    body: BatchRequest,
+    body: Annotated[BatchRequest, Body(openapi_examples=BATCH)],
     caller: SearchCaller,
     answering: AppAnswering,
     metrics: AppMetrics,

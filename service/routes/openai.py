@@ -7,7 +7,7 @@ import base64
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -111,7 +111,7 @@ async def models(embedder: AppEmbedder) -> ServedModels:
 
 
 @router.get("/v1/models/{name:path}", summary="Look up a model's name", responses=_errors(404, 503, 504))
-async def model(name: str, embedder: AppEmbedder) -> ServedModel:
+async def model(name: Annotated[str, Path(examples=["dupmae-minilm:query"])], embedder: AppEmbedder) -> ServedModel:
     """It, if it is one that `/v1/embeddings` takes."""
     async with embedder.desk() as desk:
         role_of(name, desk.searcher.encoder.artifact.manifest)

@@ -1,8 +1,11 @@
 """`POST /v1/documents/{id}:similar`."""
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import Response
 
+from service.examples import SIMILAR
 from service.routes.documents import PATH, DocumentId
 from service.routes.reply import problems, reply, require_json, unless_gone
 from service.routes.search import ERRORS
@@ -21,7 +24,7 @@ router = APIRouter(tags=["documents"], dependencies=[Depends(require_json)])
 async def similar(
     request: Request,
     id: DocumentId,
-    body: SearchOptions,
+    body: Annotated[SearchOptions, Body(openapi_examples=SIMILAR)],
     caller: SearchCaller,
     answering: AppAnswering,
     settings: AppSettings,

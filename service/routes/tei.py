@@ -53,7 +53,9 @@ class EmbedRequest(SparseRequest):
 class TokenizeRequest(BaseModel):
     """Texts to take apart."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"inputs": ["compress a file"]}]}
+    )
 
     inputs: Texts
     add_special_tokens: bool = True
