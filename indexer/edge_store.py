@@ -9,11 +9,12 @@ import qdrant_edge as edge
 
 from indexer.checks import check_point_ids, check_points, check_vector
 from indexer.edge_requests import edge_filter, query_request, sparse_vector
+from indexer.facets import facet_clauses
 from indexer.filters import Clauses, parse_filter
 from indexer.locks import BuildLock
 from indexer.points import read_point
 from indexer.ranking import Candidate, Scoring, best_hits
-from indexer.store import DEFAULT_DEPTH, Build, Condition, Filter, Hit, Mode, Point, StoreError
+from indexer.store import DEFAULT_DEPTH, Build, Condition, FacetCount, Filter, Hit, Mode, Point, StoreError
 from model.vector import FusedVector
 
 SCROLL_PAGE = 256
@@ -95,6 +96,13 @@ class EdgeStore:
         clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
         candidates = partial(self._candidates, query, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = edge_filter(facet_clauses(self._build, field, filter))
+        with naming(self._build):
+            found = self._shard.facet(edge.FacetRequest(field, limit=limit, exact=True, filter=where))
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`."""

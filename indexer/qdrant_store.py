@@ -15,6 +15,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from indexer.checks import check_point_ids, check_points, check_vector
+from indexer.facets import facet_clauses
 from indexer.filters import Clauses, parse_filter
 from indexer.points import read_point
 from indexer.qdrant_requests import qdrant_filter, query_request, sparse_vector, upsert_batches
@@ -23,6 +24,7 @@ from indexer.store import (
     DEFAULT_DEPTH,
     Build,
     Condition,
+    FacetCount,
     Filter,
     Hit,
     IndexNotFound,
@@ -123,6 +125,13 @@ class QdrantStore:
         clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
         candidates = partial(self._candidates, query, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = qdrant_filter(facet_clauses(self._build, field, filter))
+        with answering(self._client):
+            found = self._client.facet(self._collection, field, facet_filter=where, limit=limit, exact=True)
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`. Each write has waited for the server, so nothing is left to do."""

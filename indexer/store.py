@@ -59,6 +59,10 @@ class InvalidFilter(StoreError, ValueError):
     """A filter outside the grammar, or on a field that was not declared."""
 
 
+class InvalidFacet(StoreError, ValueError):
+    """Values are to be counted of a field that was not declared, or of a type that is not counted."""
+
+
 class Chunking(BaseModel):
     """How long documents become passages; part of what a build is, since other passages are other vectors.
 
@@ -152,6 +156,14 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class FacetCount:
+    """A value of a field, and how many documents hold it."""
+
+    value: str | int | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an engine says of the indexes it keeps for one build; nothing is changed by asking.
 
@@ -216,6 +228,19 @@ class Store(Protocol):
             InvalidFilter: Unknown condition or a field without a payload index.
             StoreError: A query that does not fit the build, or an engine whose score disagrees with its own vectors.
             StoreUnavailable: The engine cannot be reached.
+        """
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """The values of a declared field with the documents that hold them, sorted by (-count, value), exactly.
+
+        Args:
+            field: Declared as keyword, integer or bool. Of a list every value counts.
+            filter: As for `search`; of each document it is asked of the first passage.
+            limit: Values to return.
+
+        Raises:
+            InvalidFacet: The field cannot be counted; the message names those that can.
+            InvalidFilter, StoreUnavailable: As `search`.
         """
 
     def flush(self) -> None:

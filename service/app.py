@@ -10,8 +10,10 @@ from fastapi import FastAPI
 from indexer.store import Build
 from service import problems
 from service.access import BodyLimit, RequestLog
+from service.answering import Answering
+from service.cursors import Cursors, kept_secret
 from service.metrics import Metrics
-from service.routes import documents, health, page, search
+from service.routes import batch, documents, health, page, search, similar
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -36,7 +38,7 @@ def create_app(
     metrics = Metrics()
 
     def count(line: Mapping[str, Any]) -> None:
-        if line["path"] == search.PATH:
+        if line["path"] == search.PATH or "mode" in line:
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
     def opened(build: Build) -> None:
@@ -47,6 +49,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
+        app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
         serving.start()
         try:
             yield
@@ -64,6 +67,11 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestLog, observe=count)
     problems.install(app)
-    for routes in (search.router, documents.router, health.router, page.router):
+    for routes in (search.router, batch.router, similar.router, documents.router, health.router, page.router):
         app.include_router(routes)
     return app
+
+
+def _cursor_secret(settings: Settings) -> bytes:
+    given = settings.cursor_secret
+    return given.get_secret_value().encode() if given else kept_secret(settings.data)

@@ -160,7 +160,7 @@ def explain(
         searcher = searchers.open(settings.index)
         vector = searcher.encode(query).vector
         point = searcher.document(document_id, vector)
-        parts, terms = vector.score(point.vector), searcher.explain(query, vector, point).terms
+        parts, terms = vector.score(point.vector), searcher.explain(searcher.words(query), vector, point).terms
     if as_json:
         typer.echo(
             json.dumps(

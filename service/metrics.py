@@ -74,10 +74,11 @@ class Metrics:
         self._requests.labels(mode, status).inc()
 
     def searched(self, index: str, took: Mapping[str, float], *, batch: int, truncated: bool, found: bool) -> None:
-        """A search ran to its end; `took` in seconds by stage."""
+        """A search ran to its end; `took` in seconds by stage, `batch` 0 where nothing was encoded for it."""
         for stage, seconds in took.items():
             self._stages.labels(stage).observe(seconds)
-        self._batch_size.observe(batch)
+        if batch:
+            self._batch_size.observe(batch)
         self._truncated.inc(truncated)
         self._zero_results.labels(index).inc(not found)
 

@@ -5,6 +5,7 @@ is a defect of ours: 500, the trace in the log under the request id and never in
 """
 
 import http
+import logging
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -15,10 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from indexer.store import IndexNotFound, InvalidFilter, StoreError
+from indexer.store import IndexNotFound, InvalidFacet, InvalidFilter, StoreError
 from service.batching import BatcherClosed, QueueFull
+from service.cursors import CursorExpired, InvalidCursor
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
+
+LOGGER = logging.getLogger("dupmae.problems")
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
@@ -71,6 +75,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
     InvalidFilter: Kind(422, "invalid-filter"),
+    InvalidFacet: Kind(422, "invalid-facet"),
+    InvalidCursor: Kind(422, "invalid-cursor"),
+    CursorExpired: Kind(410, "cursor-expired"),
     IndexNotFound: Kind(404, "index-not-found"),
     WrongArtifact: Kind(409, "wrong-artifact"),
     QueueFull: Kind(429, "queue-full", retry=True),
@@ -111,6 +118,16 @@ def problem(
     )
     content = body.model_dump_json(exclude_none=True)
     return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=MEDIA_TYPE)
+
+
+async def problem_of(request: Request, error: Exception) -> Problem:
+    """The body of what `error` would be answered with, for an answer that holds several."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[each] for each in type(error).__mro__ if each in handlers)
+    response: Response = await handler(request, error)
+    if response.status_code == http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        LOGGER.error("request %s: one of its searches failed", request.state.request_id, exc_info=error)
+    return Problem.model_validate_json(bytes(response.body))
 
 
 async def _known(request: Request, error: Exception) -> Response:

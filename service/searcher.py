@@ -1,5 +1,6 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -8,7 +9,7 @@ from typing import NamedTuple, Self
 from weakref import WeakValueDictionary
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
-from indexer.grouping import GroupBy, Grouped, grouped_hits
+from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
 from indexer.live import LiveBuild
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
@@ -98,8 +99,10 @@ class Searcher:
         began = perf_counter()
         encoding = self.encode(query)
         encoded = perf_counter()
-        found = self.retrieve(encoding.vector, mode=mode, limit=limit, filter=filter, group_by=group_by)
-        return Answer(encoding, *found, {"encode": encoded - began, "retrieve": perf_counter() - encoded})
+        found = self.retrieve(encoding.vector, Wanted(mode, filter, group_by), limit=limit)
+        return Answer(
+            encoding, found.hits, found.complete, {"encode": encoded - began, "retrieve": perf_counter() - encoded}
+        )
 
     def encode(self, query: str) -> Encoding:
         """The encoding of one query; `QueryRefused` when it has none."""
@@ -111,16 +114,14 @@ class Searcher:
     def retrieve(
         self,
         query: FusedVector,
+        wanted: Wanted = Wanted(),  # noqa: B008 - frozen
         *,
-        mode: Mode,
         limit: int,
-        filter: Filter | None = None,
-        group_by: GroupBy = "document",
+        depth: int | None = None,
+        most: int | None = None,
     ) -> Grouped:
-        """The best `limit` documents or passages for an encoded query, at the depth of the settings."""
-        if group_by == "passage":
-            return Grouped(self.store.search(query, mode=mode, limit=limit, depth=self._depth, filter=filter))
-        return grouped_hits(self.store, query, mode=mode, limit=limit, depth=self._depth, filter=filter)
+        """As `grouped_hits`, at the depth of the settings unless another is given."""
+        return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
     def document(self, document_id: str, query: FusedVector) -> Point:
         """The passage of a document that matches a query best, by the fused score.
@@ -139,21 +140,25 @@ class Searcher:
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
         return max(passages, key=lambda passage: query.score(passage.vector).score)
 
-    def explain(self, query: str, vector: FusedVector, point: Point) -> Explanation:
+    def explain(self, query: Sequence[Word], vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.
 
         Args:
-            query: The text of the query.
+            query: The words of the query.
             vector: Its encoding.
             point: The passage.
         """
         return explain(
             vector,
             point.vector,
-            query_words=self._words(query),
-            document_words=self._words(passage_text(point, self.build.chunking)),
+            query_words=query,
+            document_words=self.words(passage_text(point, self.build.chunking)[:READ]),
             vocabulary=self.encoder.vocabulary,
         )
+
+    def words(self, text: str) -> list[Word]:
+        """The words of a text as the model reads it."""
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text))
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""
@@ -164,9 +169,6 @@ class Searcher:
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""
         self.store.close()
-
-    def _words(self, text: str) -> list[Word]:
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
 
 
 class Searchers:

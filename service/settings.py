@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import DotEnvSettingsSource, SettingsConfigDict
 
 from indexer.settings import IndexSettings
@@ -34,7 +34,17 @@ class Settings(IndexSettings):
     max_queue: int = Field(256, ge=1, description="Queries that may wait for the encoder; one more is answered 429.")
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
     max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
+    max_depth: int = Field(
+        2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."
+    )
+    max_searches: int = Field(32, ge=1, description="Searches one batch may hold; more is answered 422.")
     max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
+    cursor_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs the cursors of pages; replicas without a shared data folder need the same. Unset: one that "
+        "is made and kept in the data folder.",
+    )
     switch_s: float = Field(
         2.0, ge=0.05, le=3_600, description="Seconds between two looks for another published build to answer from."
     )

@@ -10,8 +10,8 @@ from indexer.documents import Document
 from indexer.live import stored_document
 from indexer.store import INDEX_NAME, Build
 from model.encoder import EncodingError
-from service.problems import BadRequest, Problem
-from service.routes.search import require_json
+from service.problems import BadRequest
+from service.routes.reply import problems, require_json
 from service.routes.state import AppMetrics, AppServing, AppSettings
 from service.schemas import DocumentIn, DocumentOut, WrittenOut
 from service.searcher import DocumentNotFound
@@ -27,11 +27,7 @@ IndexName = Annotated[
 router = APIRouter(tags=["documents"])
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, object]]:
-    return {status: {"model": Problem} for status in statuses}
-
-
-@router.get(PATH, summary="Read a document", responses=_problems(404, 422, 503, 504))
+@router.get(PATH, summary="Read a document", responses=problems(404, 422, 503, 504))
 async def get_document(
     id: DocumentId, serving: AppServing, settings: AppSettings, index: IndexName = None
 ) -> DocumentOut:
@@ -56,7 +52,7 @@ async def get_document(
     summary="Store a document",
     dependencies=[Depends(require_json)],
     response_model=WrittenOut,
-    responses={201: {"model": WrittenOut}, **_problems(400, 403, 404, 413, 415, 422, 503, 504)},
+    responses={201: {"model": WrittenOut}, **problems(400, 403, 404, 413, 415, 422, 503, 504)},
 )
 async def put_document(
     id: DocumentId,
@@ -78,7 +74,7 @@ async def put_document(
     return JSONResponse(out.model_dump(), 200 if written.existed else 201)
 
 
-@router.delete(PATH, summary="Remove a document", responses=_problems(403, 404, 422, 503, 504))
+@router.delete(PATH, summary="Remove a document", responses=problems(403, 404, 422, 503, 504))
 async def delete_document(
     id: DocumentId, serving: AppServing, metrics: AppMetrics, settings: AppSettings, index: IndexName = None
 ) -> WrittenOut:

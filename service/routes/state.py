@@ -4,9 +4,15 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.answering import Answering
 from service.metrics import Metrics
 from service.serving import Serving
 from service.settings import Settings
+
+
+def _answering(request: Request) -> Answering:
+    answering: Answering = request.app.state.answering
+    return answering
 
 
 def _serving(request: Request) -> Serving:
@@ -24,6 +30,7 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+AppAnswering = Annotated[Answering, Depends(_answering)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
 AppSettings = Annotated[Settings, Depends(_settings)]

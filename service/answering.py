@@ -1,0 +1,189 @@
+"""How a search is run: its bounds, one desk from beginning to end, one deadline, one page of hits.
+
+Whatever route a search came by, it is answered here, so that no route forgets a bound or a metric.
+"""
+
+import asyncio
+import reprlib
+from collections.abc import Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+from indexer.grouping import Wanted
+from indexer.store import FacetCount, Filter
+from model.encoder import Encoding
+from service.cursors import Cursor, CursorExpired, Cursors, InvalidCursor, digest
+from service.desk import Desk
+from service.likeness import likeness, others
+from service.metrics import Metrics
+from service.paging import first_page, page
+from service.problems import BadRequest, WrongArtifact
+from service.render import render, respond
+from service.schemas import FacetOut, SearchOptions, SearchRequest, SearchResponse
+from service.searcher import Searcher
+from service.serving import Serving
+from service.settings import Settings
+
+
+class _Asked(NamedTuple):
+    """What is searched with, however it came about; `took` in seconds by stage."""
+
+    text: str
+    encoding: Encoding
+    took: dict[str, float]
+    batch: int = 0
+
+
+class Answering:
+    """Answers the searches of one app."""
+
+    def __init__(self, serving: Serving, settings: Settings, metrics: Metrics, cursors: Cursors) -> None:
+        self._serving = serving
+        self._settings = settings
+        self._metrics = metrics
+        self._cursors = cursors
+
+    def deadline(self, timeout_ms: int | None) -> float:
+        """When a request that begins now must be answered, on the event loop's clock."""
+        most = self._settings.timeout_ms
+        return asyncio.get_running_loop().time() + min(timeout_ms or most, most) / 1000
+
+    async def search(self, body: SearchRequest, *, deadline: float) -> SearchResponse:
+        """The answer to one search.
+
+        Raises:
+            BadRequest: It is out of bounds.
+            WrongArtifact: It pins another artifact than the one served.
+            InvalidCursor, CursorExpired: Its cursor is not one of this search, or no longer.
+            TimeoutError: The deadline passed.
+            IndexNotFound, NotReady: As `Serving.desk`.
+            QueueFull, QueryRefused: As `MicroBatcher.encode`.
+            StoreError: As `Searcher.retrieve`.
+        """
+        self._check_query(body.query)
+        self._check_options(body)
+        async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
+            _check_artifact(body, desk)
+            at = self._begin(desk, body, "query", body.query)
+            encoded = await desk.batcher.encode(body.query, deadline=deadline)
+            took = {"queue": encoded.queued, "encode": encoded.encoded}
+            asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
+            return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
+
+    async def similar(self, document_id: str, body: SearchOptions, *, deadline: float) -> SearchResponse:
+        """The documents that are like a stored one, itself left out.
+
+        Raises:
+            DocumentNotFound: The index holds no such document.
+            BadRequest, WrongArtifact, InvalidCursor, CursorExpired, TimeoutError, IndexNotFound, NotReady, StoreError:
+                As `search`.
+        """
+        self._check_options(body)
+        async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
+            _check_artifact(body, desk)
+            at = self._begin(desk, body, "document", document_id)
+            began = perf_counter()
+            text, encoding = await desk.run(likeness, desk.searcher, document_id)
+            asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
+            return await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
+
+    async def batch(
+        self, bodies: Sequence[SearchRequest | Exception], *, deadline: float
+    ) -> list[SearchResponse | Exception]:
+        """What became of each search, in their order: its answer, or what `search` raised.
+
+        They begin together, so the batcher has them together. One that could not be read is given, and returned, as the
+        error that says so.
+        """
+        return list(await asyncio.gather(*(self._outcome(body, deadline) for body in bodies)))
+
+    async def _outcome(self, body: SearchRequest | Exception, deadline: float) -> SearchResponse | Exception:
+        if isinstance(body, Exception):
+            return body
+        try:
+            return await self.search(body, deadline=min(deadline, self.deadline(body.timeout_ms)))
+        except Exception as error:  # noqa: BLE001 - whatever fails one search, the others have their answers
+            return error
+
+    async def _answer(
+        self, desk: Desk, body: SearchOptions, asked: _Asked, wanted: Wanted, at: Cursor
+    ) -> SearchResponse:
+        searcher, (text, encoding, took, batch) = desk.searcher, asked
+        began = perf_counter()
+        found = await desk.run(page, searcher, encoding.vector, wanted, at, body.limit)
+        took["retrieve"] = perf_counter() - began
+        facets = None
+        if body.facets:
+            began = perf_counter()
+            facets = await desk.run(_facets, searcher, body)
+            took["facets"] = perf_counter() - began
+        began = perf_counter()
+        results = await desk.run(render, searcher, text, encoding, found.hits, with_=body.with_)
+        took["render"] = perf_counter() - began
+        self._metrics.searched(
+            searcher.build.index, took, batch=batch, truncated=encoding.truncated, found=bool(at.offset or found.hits)
+        )
+        response = respond(searcher, encoding, results, mode=body.mode, complete=found.complete, took=took)
+        response.meta.index.documents = desk.build.documents
+        response.facets = facets
+        response.next_cursor = self._cursors.write(found.following) if found.following else None
+        return response
+
+    def _begin(self, desk: Desk, body: SearchOptions, kind: str, what: str) -> Cursor:
+        """Where the page that is asked for begins."""
+        index, build = desk.build.index, desk.build.id
+        search = digest([index, kind, what, body.mode, body.filter, body.group_by, body.min_score, body.depth])
+        if body.cursor is None:
+            return first_page(build, search, body.depth or self._settings.depth)
+        at = self._cursors.read(body.cursor)
+        if at.search != search:
+            raise InvalidCursor(
+                f"this cursor is of another search; send the same {kind}, index, mode, filter, group_by, min_score and "
+                "depth as for the page before, or no cursor to begin again"
+            )
+        if at.build != build:
+            raise CursorExpired(
+                f"this cursor is of build {at.build}, and index {index!r} answers from build {build} now; begin again "
+                "without the cursor"
+            )
+        return at
+
+    def _index(self, body: SearchOptions) -> str:
+        return body.index or self._settings.index
+
+    def _check_query(self, query: str) -> None:
+        most = self._settings.max_query_chars
+        if len(query) > most:
+            raise BadRequest("query", f"{len(query)} characters; at most {most} are taken")
+        if not query.strip():
+            raise BadRequest("query", "only white space; ask with at least one word")
+
+    def _check_options(self, body: SearchOptions) -> None:
+        settings = self._settings
+        if body.limit > settings.max_limit:
+            raise BadRequest("limit", f"{body.limit} results; at most {settings.max_limit} are returned")
+        if body.depth is not None and body.depth > settings.max_depth:
+            most = f"DUPMAE_MAX_DEPTH={settings.max_depth}"
+            raise BadRequest("depth", f"{body.depth} candidates; at most {most} are looked at")
+        if body.min_score is not None and body.mode == "rrf":
+            raise BadRequest(
+                "min_score", "mode rrf scores ranks and not matches; use fused, cls or ot, or leave it out"
+            )
+
+
+def _wanted(body: SearchOptions, filter: Filter | None) -> Wanted:
+    return Wanted(body.mode, filter, body.group_by, body.min_score)
+
+
+def _facets(searcher: Searcher, body: SearchOptions) -> dict[str, list[FacetOut]]:
+    def counted(field: str) -> list[FacetCount]:
+        return searcher.store.facets(field, body.filter, limit=body.facet_limit)
+
+    return {field: [FacetOut(value=each.value, count=each.count) for each in counted(field)] for field in body.facets}
+
+
+def _check_artifact(body: SearchOptions, desk: Desk) -> None:
+    served = desk.searcher.encoder.fingerprint
+    if body.fingerprint not in {None, served}:
+        asked = reprlib.repr(body.fingerprint)
+        raise WrongArtifact(f"this index is served by artifact {served}, not by {asked}; drop `fingerprint`")
