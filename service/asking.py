@@ -18,8 +18,8 @@ PROMPT = "search> "
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is wanted of every query of a session."""
+class Options:
+    """What every query of a session is asked with."""
 
     mode: Mode
     limit: int
@@ -27,20 +27,20 @@ class Wanted:
     explain: bool
 
 
-def answer(searcher: Searcher, query: str, wanted: Wanted) -> SearchResponse:
+def answer(searcher: Searcher, query: str, options: Options) -> SearchResponse:
     """What the service would answer.
 
     Raises:
         QueryRefused: The query has no vector.
         StoreError: As `Store.search`.
     """
-    found = searcher.search(query, mode=wanted.mode, limit=wanted.limit, filter=wanted.filter)
+    found = searcher.search(query, mode=options.mode, limit=options.limit, filter=options.filter)
     began = perf_counter()
     results = render(
-        searcher, query, found.encoding, found.hits, with_=["parts", "explain"] if wanted.explain else ["parts"]
+        searcher, query, found.encoding, found.hits, with_=["parts", "explain"] if options.explain else ["parts"]
     )
     took = {**found.took, "render": perf_counter() - began}
-    return respond(searcher, found.encoding, results, mode=wanted.mode, complete=found.complete, took=took)
+    return respond(searcher, found.encoding, results, mode=options.mode, complete=found.complete, took=took)
 
 
 def read_queries() -> Iterator[str]:

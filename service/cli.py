@@ -124,7 +124,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Ask an index, without a server; exit code 1 when nothing was found, as grep has it."""
-    from service.asking import Wanted, parse_filters, read_queries
+    from service.asking import Options, parse_filters, read_queries
     from service.searcher import open_searchers
     from service.terminal import Session
 
@@ -133,8 +133,8 @@ def search(
         raise typer.BadParameter(f"{limit} results; at most DUPMAE_MAX_LIMIT={settings.max_limit} are returned")
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        wanted = Wanted(mode, limit, parse_filters(filter or [], searcher.build.fields), explain)
-        session = Session(searcher, wanted, as_json=as_json)
+        options = Options(mode, limit, parse_filters(filter or [], searcher.build.fields), explain)
+        session = Session(searcher, options, as_json=as_json)
         found = session.ask(query) if query is not None else session.ask_all(read_queries())
     raise typer.Exit(0 if found else 1)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from indexer.points import place
 from indexer.store import Point
 from model.vector import Parts
-from service.asking import Wanted, answer
+from service.asking import Options, answer
 from service.explain import Term
 from service.schemas import PartsOut, ResultOut, SearchResponse, TermOut
 from service.searcher import QueryRefused, Searcher
@@ -41,13 +41,13 @@ class Session:
 
     Args:
         searcher: Answers.
-        wanted: Of every query.
+        options: What every query is asked with.
         as_json: Print what the service would answer; of many queries, one line each.
     """
 
-    def __init__(self, searcher: Searcher, wanted: Wanted, *, as_json: bool) -> None:
+    def __init__(self, searcher: Searcher, options: Options, *, as_json: bool) -> None:
         self._searcher = searcher
-        self._wanted = wanted
+        self._options = options
         self._as_json = as_json
         self._console = open_console()
 
@@ -57,7 +57,7 @@ class Session:
         Raises:
             QueryRefused: The query has no vector.
         """
-        response = answer(self._searcher, query, self._wanted)
+        response = answer(self._searcher, query, self._options)
         if self._as_json:
             print(response.model_dump_json(exclude_none=True, indent=indent))
         else:

@@ -43,12 +43,15 @@ function range([from, to], type) {
 const number = (text) => (text === "" ? undefined : Number(text));
 
 export function showFilters(view, fields, facets, go) {
+  const at = document.activeElement?.dataset.key;
   const groups = Object.keys(fields).map((field) => group(field, { view, type: fields[field], facets, go }));
   const shown = groups.filter(Boolean);
-  panel.hidden = !shown.length;
+  panel.hidden = !Object.values(fields).some((type) => FACETED.has(type) || type in RANGED);
   $("summary", panel).textContent = view.filters.length ? `Filters (${view.filters.length})` : "Filters";
   $("div", panel).replaceChildren(...shown);
-  chosen.replaceChildren(...view.filters.map((filter) => pill(filter, view)));
+  const like = view.like ? [pill(`like ${view.like}`, { ...view, like: "" })] : [];
+  chosen.replaceChildren(...like, ...view.filters.map((filter) => pill(said(filter), without(view, filter))));
+  if (at) document.querySelector(`[data-key="${CSS.escape(at)}"]`)?.focus({ preventScroll: true });
 }
 
 function group(field, { view, type, facets, go }) {
@@ -64,10 +67,10 @@ function valueList(field, values, view) {
 
 function choice(field, value, count, view) {
   const taken = view.filters.some((filter) => filter[0] === field && filter[1] === value);
-  const filters = taken ? without(view, [field, value]) : [...view.filters, [field, value]];
+  const next = taken ? without(view, [field, value]) : { ...view, filters: [...view.filters, [field, value]] };
   return h(
     "a",
-    { href: link({ ...view, filters }), "aria-current": taken && "true" },
+    { href: link(next), "aria-current": taken && "true", "data-key": `${field}=${value}` },
     h("span", {}, value),
     h("small", {}, count.toLocaleString("en")),
   );
@@ -77,7 +80,13 @@ function rangeForm(field, type, view, go) {
   const now = view.filters.find((filter) => filter[0] === field) ?? [field, ".."];
   const [from, to] = (OPEN_ENDED.exec(now[1]) ?? [null, now[1], now[1]]).slice(1);
   const end = (label, value) =>
-    h("input", { type: RANGED[type], step: type === "float" ? "any" : null, "aria-label": `${name(field)} ${label}`, value });
+    h("input", {
+      type: RANGED[type],
+      step: type === "float" ? "any" : null,
+      "aria-label": `${name(field)} ${label}`,
+      "data-key": `${field} ${label}`,
+      value,
+    });
   const inputs = [end("from", from), end("to", to)];
   const change = () => {
     const value = inputs.map((input) => input.value).join("..");
@@ -87,12 +96,14 @@ function rangeForm(field, type, view, go) {
   return h("p", { class: "range", onchange: change }, inputs[0], " to ", inputs[1]);
 }
 
-function pill([field, value], view) {
-  const rest = { ...view, filters: without(view, [field, value]) };
-  const shown = value.replace("..", " to ").trim();
-  return h("a", { href: link(rest), "aria-label": `Remove the filter ${name(field)} ${shown}` }, `${name(field)}: ${shown}`);
+function pill(text, rest) {
+  return h("a", { href: link(rest), "aria-label": `Remove “${text}”` }, text);
 }
 
-const without = (view, [field, value]) => view.filters.filter((filter) => filter[0] !== field || filter[1] !== value);
+const said = ([field, value]) => `${name(field)}: ${value.replace("..", " to ").trim()}`;
+
+function without(view, [field, value]) {
+  return { ...view, filters: view.filters.filter((filter) => filter[0] !== field || filter[1] !== value) };
+}
 
 const name = (field) => field.replace(/^metadata\./, "").replaceAll("_", " ");

@@ -33,8 +33,8 @@ const more = $("#more button");
 let view = read();
 let asking = null; // the request under way
 let indexes = null; // what may be searched, once known
-let facets = { of: "", counts: {} }; // counts do not depend on the question: asked for once per index and filter
-let typed = { timer: 0, at: -Infinity };
+let facets = { of: "", counts: {} }; // the last counts, and of which index and filter they are
+const typed = { timer: 0, at: -Infinity };
 
 form.addEventListener("input", ({ target }) => {
   if (target !== field) return;
@@ -75,12 +75,14 @@ function inBurst() {
 
 function go(next, { replace = false } = {}) {
   const address = link(next);
-  if (address !== link(view)) history[replace ? "replaceState" : "pushState"](null, "", address);
+  if (address !== link(view)) history[replace ? "replaceState" : "pushState"](null, "", tidy(address));
   view = next;
   answer();
 }
 
 function fromAddress() {
+  clearTimeout(typed.timer);
+  typed.at = -Infinity;
   view = read();
   field.value = view.query;
   answer();
@@ -91,14 +93,17 @@ function followOwnLinks(event) {
   const address = event.target.closest?.("a[href^='?']")?.getAttribute("href");
   if (address === undefined || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  history.pushState(null, "", address);
+  history.pushState(null, "", tidy(address));
   fromAddress();
 }
+
+const tidy = (address) => (address === "?" ? location.pathname : address);
 
 async function answer({ cursor } = {}) {
   asking?.abort();
   notice.clear();
   const request = (asking = new AbortController());
+  const { signal } = request;
   const current = () => request === asking;
   prepare();
   try {
@@ -106,8 +111,10 @@ async function answer({ cursor } = {}) {
     if (!current()) return;
     showIndexes();
     if (!view.query.trim() && !view.like) return showNothing();
-    const found = await ask(...question(cursor, request.signal));
-    if (current()) show(found, cursor);
+    const found = await ask(path(), { body: question({ limit: LIMIT, with: ["parts", "explain"], cursor }), signal });
+    if (!current()) return;
+    show(found, cursor);
+    await countFacets(signal);
   } catch (error) {
     if (current() && error.name !== "AbortError") fail(error, cursor);
   } finally {
@@ -115,17 +122,30 @@ async function answer({ cursor } = {}) {
   }
 }
 
-function question(cursor, signal) {
+const path = () => (view.like ? `v1/documents/${encodeURIComponent(view.like)}:similar` : "v1/search");
+
+function question(wanted) {
   const { query, like, mode, index, filters } = view;
-  const fields = home().fields;
-  const body = { mode, limit: LIMIT, with: ["parts", "explain"], filter: filterOf(filters, fields), cursor };
-  if (index) body.index = index;
-  if (facets.of !== facetKey() && facetsOf(fields).length) body.facets = facetsOf(fields);
-  if (like) return [`v1/documents/${encodeURIComponent(like)}:similar`, { body, signal }];
-  return ["v1/search", { body: { query, ...body }, signal }];
+  const filter = filterOf(filters, home().fields);
+  return { ...(like ? {} : { query }), ...(index ? { index } : {}), mode, filter, ...wanted };
 }
 
-const facetKey = () => JSON.stringify([home().build, view.index, view.filters]);
+// Counts are of the documents under the filter, whatever the question: asked for when the filter changes, and after the
+// results, which need not wait for them.
+async function countFacets(signal) {
+  const { build, fields } = home();
+  const of = JSON.stringify([build, view.filters]);
+  const counted = facetsOf(fields);
+  if (facets.of === of || !counted.length) return;
+  try {
+    const answer = await ask(path(), { body: question({ limit: 1, with: [], facets: counted }), signal });
+    facets = { of, counts: answer.facets };
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    facets = { of: "", counts: {} }; // results without counts are still results; the next question asks again
+  }
+  showFilters(view, fields, facets.counts, go);
+}
 
 async function known() {
   return (await ask("v1/indexes")).indexes;
@@ -138,7 +158,7 @@ function home() {
 }
 
 function prepare() {
-  const titled = view.query.trim() || (view.like && `Like ${view.like}`);
+  const titled = view.like ? `Like ${view.like}` : view.query.trim();
   document.title = titled ? `${titled} · Search` : "Search";
   for (const choice of form.elements.mode) choice.checked = choice.value === view.mode;
   $("#mode").textContent = MODES[view.mode] ?? "";
@@ -155,7 +175,6 @@ function showIndexes() {
 }
 
 function showNothing() {
-  facets.of = "";
   results.replaceChildren();
   showFilters(view, {}, {}, go);
   showAround(false);
@@ -166,11 +185,9 @@ function showNothing() {
   );
 }
 
-function show({ results: found, facets: counted, next_cursor, meta }, cursor) {
+function show({ results: found, next_cursor, meta }, cursor) {
   notice.settled();
-  const focus = document.activeElement?.dataset.key;
-  const lost = document.activeElement !== field && document.activeElement !== document.body;
-  if (counted) facets = { of: facetKey(), counts: counted };
+  const held = document.activeElement !== document.body;
   showResults(found, cursor);
   more.value = next_cursor ?? "";
   const { fields } = home();
@@ -180,7 +197,7 @@ function show({ results: found, facets: counted, next_cursor, meta }, cursor) {
   $("#status").textContent = sentence(results.children.length, next_cursor, meta);
   $("#made").textContent = origin(meta);
   if (!cursor) window.scrollTo(0, 0);
-  if (lost && document.activeElement === document.body) (refound(focus) ?? results).focus({ preventScroll: true });
+  if (held && document.activeElement === document.body) results.focus({ preventScroll: true });
 }
 
 function showResults(found, cursor) {
@@ -192,8 +209,6 @@ function showResults(found, cursor) {
   results.append(...items);
   $("h2 a", items[0])?.focus();
 }
-
-const refound = (focus) => focus && document.querySelector(`[data-key="${CSS.escape(focus)}"]`);
 
 function showAround(answered) {
   $("#intro").hidden = answered;

@@ -1,7 +1,8 @@
 // One result: its title, where it stands, the words that matched, and how its score is made up.
 
 import { link } from "./address.js";
-import { bar, h } from "./dom.js";
+import { $, bar, h } from "./dom.js";
+import { filterOf } from "./filters.js";
 import { receipt } from "./receipt.js";
 
 const WORDS_ADDED = 5;
@@ -17,7 +18,7 @@ const PART_NAMES = { rrf: { cls: "rank by meaning", ot: "rank by words" } };
 export function item(result, { view, fields, best }) {
   const terms = WEIGHED.has(view.mode) ? result.explain : [];
   const like = h("a", { href: link({ ...view, like: result.id }) }, "More like this");
-  const actions = [terms.length ? why(result, terms) : null, like];
+  const actions = [terms.length ? why(result, view, filterOf(view.filters, fields)) : null, like];
   return h(
     "li",
     {},
@@ -82,13 +83,14 @@ function added(terms, least) {
   return h("p", { class: "added" }, "The model added ", shown);
 }
 
-function why(result, terms) {
-  const open = ({ target }) => {
-    const article = target.closest("article");
-    const shown = target.getAttribute("aria-expanded") === "true";
-    if (shown) article.querySelector(".receipt").remove();
-    else article.append(receipt(result, terms));
-    target.setAttribute("aria-expanded", !shown);
+// Opens the receipt of a score below it, and closes it.
+function why(result, view, filter) {
+  const toggle = ({ target: button }) => {
+    const article = button.closest("article");
+    const shown = $(".receipt", article);
+    button.setAttribute("aria-expanded", !shown);
+    if (shown) shown.remove();
+    else article.append(receipt(result, { view, filter }));
   };
-  return h("button", { type: "button", "aria-expanded": "false", onclick: open }, "Why this?");
+  return h("button", { type: "button", "aria-expanded": "false", onclick: toggle }, "Why this?");
 }

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from indexer.store import InvalidFilter
 from model.lines import SourceError
-from service.asking import Wanted, answer, parse_filters, read_queries
+from service.asking import Options, answer, parse_filters, read_queries
 from service.searcher import Searcher, open_searchers
 from service.settings import Settings
 from service.terminal import Session, open_console, show_answer
 
-WANTED = Wanted("fused", 3, None, explain=True)
+OPTIONS = Options("fused", 3, None, explain=True)
 FIELDS = {
     "metadata.lang": "keyword",
     "metadata.year": "integer",
@@ -34,7 +34,7 @@ def searcher(settings: Settings) -> Iterator[Searcher]:
 
 def shown(searcher: Searcher, *, width: int, query: str = "compress a file") -> str:
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=width, highlight=False)
-    show_answer(console, answer(searcher, query, WANTED))
+    show_answer(console, answer(searcher, query, OPTIONS))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -49,7 +49,7 @@ def test_a_terminal_shows_colours_bars_and_what_each_word_adds(searcher: Searche
 @pytest.mark.parametrize("width", [40, 100])
 def test_no_line_is_wider_than_the_terminal(searcher: Searcher, width: int) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, highlight=False)
-    show_answer(console, answer(searcher, "compress a file", WANTED))
+    show_answer(console, answer(searcher, "compress a file", OPTIONS))
     assert isinstance(console.file, io.StringIO)
     plain = console.file.getvalue().replace("\x1b[1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "")
     assert max(map(len, plain.splitlines())) <= width
@@ -64,7 +64,7 @@ def test_what_a_program_reads_is_plain_and_unfolded(
     searcher: Searcher, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    show_answer(open_console(), answer(searcher, "a compressed file", WANTED))
+    show_answer(open_console(), answer(searcher, "a compressed file", OPTIONS))
     out = capsys.readouterr().out
     assert "How to compress a file, and how to read a compressed file." in out
     assert "\x1b" not in out
@@ -74,15 +74,15 @@ def test_what_a_program_reads_is_plain_and_unfolded(
 def test_many_queries_are_answered_a_line_each_and_a_refused_one_is_passed_over(
     searcher: Searcher, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Session(searcher, WANTED, as_json=True).ask_all(["the sea", "", "the king"])
+    assert Session(searcher, OPTIONS, as_json=True).ask_all(["the sea", "", "the king"])
     out, err = capsys.readouterr()
     assert [len(json.loads(line)["results"]) for line in out.splitlines()] == [3, 3]
     assert "holds no word" in err
 
 
 def test_nothing_found_is_told_of(searcher: Searcher, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = Wanted("fused", 3, parse_filters(["metadata.lang=fr"], searcher.build.fields), explain=False)
-    assert not Session(searcher, wanted, as_json=False).ask("the sea")
+    options = Options("fused", 3, parse_filters(["metadata.lang=fr"], searcher.build.fields), explain=False)
+    assert not Session(searcher, options, as_json=False).ask("the sea")
     assert "Nothing found" in capsys.readouterr().out
 
 
@@ -127,4 +127,4 @@ def test_a_filter_is_typed_as_its_field_is(given: str, condition: object) -> Non
 def test_a_filter_that_makes_no_sense_is_refused_by_name(searcher: Searcher, given: str, said: str) -> None:
     fields = searcher.build.fields | {"metadata.year": "integer"}
     with pytest.raises(InvalidFilter, match=said):
-        answer(searcher, "sea", Wanted("fused", 3, parse_filters([given], fields), explain=False))
+        answer(searcher, "sea", Options("fused", 3, parse_filters([given], fields), explain=False))
