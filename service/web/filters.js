@@ -3,7 +3,7 @@
 import { link } from "./address.js";
 import { $, h } from "./dom.js";
 
-const FACETED = new Set(["keyword", "integer", "bool"]);
+const FACETED = new Set(["keyword", "bool"]);
 const MOST_FACETS = 8; // that the service counts in one answer
 const RANGED = { integer: "number", float: "number", datetime: "date" };
 const OPEN_ENDED = /^(.*?)\.\.(.*)$/;
@@ -16,7 +16,7 @@ wide.addEventListener("change", unfold);
 unfold();
 
 function unfold() {
-  panel.open = wide.matches;
+  $("details", panel).open = wide.matches;
 }
 
 export const facetsOf = (fields) => Object.keys(fields).filter((field) => FACETED.has(fields[field])).slice(0, MOST_FACETS);
@@ -57,7 +57,7 @@ export function showFilters(view, fields, facets, go) {
 function group(field, { view, type, facets, go }) {
   const values = (facets[field] ?? []).filter(({ count }) => count);
   const entries = type in RANGED ? rangeForm(field, type, view, go) : valueList(field, values, view);
-  return entries && h("section", {}, h("h3", {}, name(field)), entries);
+  return entries && h("section", {}, h("h2", {}, name(field)), entries);
 }
 
 function valueList(field, values, view) {
@@ -72,6 +72,7 @@ function choice(field, value, count, view) {
     "a",
     { href: link(next), "aria-current": taken && "true", "data-key": `${field}=${value}` },
     h("span", {}, value),
+    " ",
     h("small", {}, count.toLocaleString("en")),
   );
 }

@@ -12,7 +12,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const moves = {
-  "/": (at) => !at.closest("input, select, textarea") && toQuestion(),
+  "/": (at) => !at.matches("select, input:not([type=radio])") && toQuestion(),
   Escape: (at) => at !== field && at.closest("#results, #more, #filters, #chosen") && toQuestion(),
   ArrowDown: (at) => (at === field ? focus(titles()[0]) : step(at, 1)),
   ArrowUp: (at) => step(at, -1),

@@ -148,13 +148,17 @@ async function countFacets(signal) {
 }
 
 async function known() {
-  return (await ask("v1/indexes")).indexes;
+  const [{ indexes }, { index }] = await Promise.all([ask("v1/indexes"), ask("readyz")]);
+  return indexes.map((each) => ({ ...each, fields: declared(each.fields), standard: each.name === index }));
 }
 
-// The index that answers: the one the address names, or the service's default, which comes first.
+// Places of documents and passages can be filtered on too, but say nothing to a person.
+const declared = (fields) => Object.fromEntries(Object.entries(fields).filter(([field]) => field.startsWith("metadata.")));
+
+// The index that answers: the one the address names, or the one that answers who names none.
 function home() {
-  const named = indexes?.find(({ name }) => name === view.index);
-  return named ?? (view.index ? undefined : indexes?.[0]) ?? { name: view.index, fields: {} };
+  const found = indexes.find(({ name, standard }) => (view.index ? name === view.index : standard));
+  return found ?? { name: view.index, fields: {} };
 }
 
 function prepare() {

@@ -23,12 +23,11 @@ Open = Callable[..., Page]
 
 KINDS = ["book", "letter", "map"]
 LONG_WORD = "compress" * 40
-MARKUP = {"_id": "sound", "title": "<b>Sound</b>", "text": "in <i>air</i> & water", "url": "javascript:x"}
 ODD = [
-    MARKUP,
-    {"_id": "bare", "text": "A text without a title or an address."},
-    {"_id": "wide", "title": LONG_WORD, "text": LONG_WORD, "url": f"https://x.test/{LONG_WORD}"},
-    {"_id": "long", "title": "The king", "text": "The king of the island had a horse. " * 40},
+    {"title": "<b>Sound</b>", "text": "The speed of sound in <i>air</i> & water.", "url": "javascript:x"},
+    {"text": "A text without a title or an address."},
+    {"title": LONG_WORD, "text": f"compress {LONG_WORD}", "url": f"https://x.test/{LONG_WORD}"},
+    {"title": "The king", "text": "The king of the island had a horse. " * 40},
 ]
 LIBRARY = [
     {
@@ -48,11 +47,12 @@ def address(
 ) -> Iterator[str]:
     """A service of two indexes, of which `library` declares fields and is the default."""
     source: Path = tmp_path_factory.mktemp("source") / "library.jsonl"
-    source.write_text("".join(json.dumps(document) + "\n" for document in [*LIBRARY, *ODD]))
+    odd = [{"_id": f"odd/{number}", "metadata": {"kind": "odd"}} | document for number, document in enumerate(ODD)]
+    source.write_text("".join(json.dumps(document) + "\n" for document in [*LIBRARY, *odd]))
     fields = ["--field", "metadata.kind=keyword", "--field", "metadata.year=integer"]
     built = dupmae("index", "build", str(source), "--index", "library", *fields)
     assert built.returncode == 0, built.stderr
-    with start(DUPMAE_INDEX="library") as service:
+    with start(DUPMAE_INDEX="library", DUPMAE_LOG_LEVEL="warning") as service:  # nobody reads the log: it must not fill
         yield service.address
 
 
@@ -180,7 +180,7 @@ def test_a_score_is_explained_by_what_meaning_and_words_add(open_page: Open) -> 
 
 
 def test_text_of_the_index_is_never_markup_nor_a_script(open_page: Open) -> None:
-    page = open_page("/?q=sound+in+air")
+    page = open_page("/?q=sound+in+air&metadata.kind=odd")
     article = page.get_by_role("article").filter(has_text="<b>Sound</b>")
     article.wait_for()
     assert "<i>air</i> & water" in article.inner_text()
@@ -191,11 +191,9 @@ def test_a_passage_says_which_it_is_and_a_document_without_a_title_shows_its_id(
     page = open_page("/?q=the+king&metadata.kind=book")
     status(page, "8 results")
     assert page.get_by_text("passage").count() == 0
-    page.goto("/?q=the+king")
-    page.get_by_role("button", name="More results").click()
-    page.get_by_role("button", name="More results").click()
+    page.goto("/?q=the+king&metadata.kind=odd")
     page.get_by_role("article").filter(has_text=re.compile(r"passage \d+ of \d+")).wait_for()
-    assert page.get_by_role("heading", name="bare", exact=True).is_visible()
+    assert page.get_by_role("heading", name="odd/1", exact=True).is_visible()
 
 
 def test_more_results_follow_and_the_focus_goes_to_the_first_of_them(open_page: Open) -> None:
@@ -230,8 +228,8 @@ def test_facets_count_documents_and_narrow_the_results(open_page: Open) -> None:
     page.wait_for_url("**/?q=compress+a+file&metadata.kind=letter")
     page.get_by_label("year from").fill("2000")
     page.get_by_label("year from").press("Enter")
-    status(page, "4 results")
-    page.get_by_role("link", name="letter 4").wait_for()
+    status(page, "5 results")
+    page.get_by_role("link", name="letter 5").wait_for()
     page.get_by_role("link", name="Remove “kind: letter”").click()
     page.wait_for_url("**/?q=compress+a+file&metadata.year=2000..")
     page.get_by_role("link", name="book 4").wait_for()
@@ -288,7 +286,7 @@ def test_a_choice_by_keyboard_keeps_its_place(open_page: Open) -> None:
     page.get_by_role("link", name="map 8").press("Enter")
     status(page, "8 results")
     page.get_by_role("link", name="map 8").and_(page.locator("[aria-current]")).wait_for()
-    assert focused(page) == "map8"
+    assert focused(page) == "map 8"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -312,7 +310,7 @@ def test_a_narrow_screen_never_scrolls_sideways(open_page: Open, width: int) -> 
     page = open_page("/?q=compress&metadata.year=1990..", viewport={"width": width, "height": 844})
     status(page, "results")
     page.get_by_text("Filters (1)").click()
-    page.goto(f"/?q={LONG_WORD}&mode=ot")
+    page.goto("/?q=compress&metadata.kind=odd")
     page.get_by_role("heading", name=LONG_WORD).wait_for()
     page.get_by_role("button", name="Why this?").first.click()
     page.get_by_role("row", name="score").wait_for()
@@ -341,7 +339,7 @@ def test_axe_finds_nothing_to_mend(open_page: Open, scheme: str) -> None:
 
 def violations(page: Page, axe: str) -> list[str]:
     page.evaluate(axe)
-    found = page.evaluate("axe.run()")["violations"]
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
     return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
 
 
@@ -349,8 +347,9 @@ def violations(page: Page, axe: str) -> list[str]:
 
 
 def test_a_busy_service_is_asked_again_when_it_said(open_page: Open) -> None:
-    answers = [problem(429, "queue-full", "too many wait", **{"Retry-After": "1"}), lambda route: route.continue_()]
-    page = open_page("/?q=compress", routes={"**/v1/search": lambda route: answers.pop(0)(route)})
+    refusals = [problem(429, "queue-full", "too many wait", **{"Retry-After": "1"})]
+    answer = lambda route: refusals.pop()(route) if refusals else route.continue_()  # noqa: E731
+    page = open_page("/?q=compress", routes={"**/v1/search": answer})
     page.get_by_role("alert").get_by_text("Too many questions at once").wait_for()
     page.get_by_role("alert").get_by_text("by itself in 1 s").wait_for()
     results(page).first.wait_for()
