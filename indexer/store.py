@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from indexer.journal import Journal
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
-FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "geo"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
 """What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
 Payload = dict[str, JsonValue]
