@@ -5,13 +5,15 @@ Whatever route a search came by, it is answered here, so that no route forgets a
 
 import asyncio
 import reprlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from indexer.grouping import Wanted
 from indexer.store import FacetCount, Filter
 from model.encoder import Encoding
+from service.caller import Caller
 from service.cursors import Cursor, CursorExpired, Cursors, InvalidCursor, digest
 from service.desk import Desk
 from service.likeness import likeness, others
@@ -23,6 +25,8 @@ from service.schemas import FacetOut, SearchOptions, SearchRequest, SearchRespon
 from service.searcher import Searcher
 from service.serving import Serving
 from service.settings import Settings
+
+Options = TypeVar("Options", bound=SearchOptions)
 
 
 class _Asked(NamedTuple):
@@ -48,11 +52,12 @@ class Answering:
         most = self._settings.timeout_ms
         return asyncio.get_running_loop().time() + min(timeout_ms or most, most) / 1000
 
-    async def search(self, body: SearchRequest, *, deadline: float) -> SearchResponse:
+    async def search(self, body: SearchRequest, caller: Caller, *, deadline: float) -> SearchResponse:
         """The answer to one search.
 
         Raises:
             BadRequest: It is out of bounds.
+            Forbidden: The caller may not use the index, or the index does not know its tenant.
             WrongArtifact: It pins another artifact than the one served.
             InvalidCursor, CursorExpired: Its cursor is not one of this search, or no longer.
             TimeoutError: The deadline passed.
@@ -60,50 +65,62 @@ class Answering:
             QueueFull, QueryRefused: As `MicroBatcher.encode`.
             StoreError: As `Searcher.retrieve`.
         """
-        self._check_query(body.query)
+        check_query(body.query, self._settings)
         self._check_options(body)
-        async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
-            _check_artifact(body, desk)
+        async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "query", body.query)
             encoded = await desk.batcher.encode(body.query, deadline=deadline)
             took = {"queue": encoded.queued, "encode": encoded.encoded}
             asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
-            return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
+            answer = await self._answer(desk, body, asked, _wanted(body, body.filter), at)
+        return _told(caller, answer)
 
-    async def similar(self, document_id: str, body: SearchOptions, *, deadline: float) -> SearchResponse:
+    async def similar(
+        self, document_id: str, body: SearchOptions, caller: Caller, *, deadline: float
+    ) -> SearchResponse:
         """The documents that are like a stored one, itself left out.
 
         Raises:
-            DocumentNotFound: The index holds no such document.
-            BadRequest, WrongArtifact, InvalidCursor, CursorExpired, TimeoutError, IndexNotFound, NotReady, StoreError:
-                As `search`.
+            DocumentNotFound: The index holds no such document, or not one that the caller may see.
+            BadRequest, Forbidden, WrongArtifact, InvalidCursor, CursorExpired, TimeoutError, IndexNotFound, NotReady,
+                StoreError: As `search`.
         """
         self._check_options(body)
-        async with asyncio.timeout_at(deadline), self._serving.desk(self._index(body)) as desk:
-            _check_artifact(body, desk)
+        async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "document", document_id)
             began = perf_counter()
-            text, encoding = await desk.run(likeness, desk.searcher, document_id)
+            text, encoding = await desk.run(likeness, desk.searcher, document_id, caller.sees)
             asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
-            return await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
+            answer = await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
+        return _told(caller, answer)
 
     async def batch(
-        self, bodies: Sequence[SearchRequest | Exception], *, deadline: float
+        self, bodies: Sequence[SearchRequest | Exception], caller: Caller, *, deadline: float
     ) -> list[SearchResponse | Exception]:
         """What became of each search, in their order: its answer, or what `search` raised.
 
         They begin together, so the batcher has them together. One that could not be read is given, and returned, as the
         error that says so.
         """
-        return list(await asyncio.gather(*(self._outcome(body, deadline) for body in bodies)))
+        return list(await asyncio.gather(*(self._outcome(body, caller, deadline) for body in bodies)))
 
-    async def _outcome(self, body: SearchRequest | Exception, deadline: float) -> SearchResponse | Exception:
+    async def _outcome(
+        self, body: SearchRequest | Exception, caller: Caller, deadline: float
+    ) -> SearchResponse | Exception:
         if isinstance(body, Exception):
             return body
         try:
-            return await self.search(body, deadline=min(deadline, self.deadline(body.timeout_ms)))
+            return await self.search(body, caller, deadline=min(deadline, self.deadline(body.timeout_ms)))
         except Exception as error:  # noqa: BLE001 - whatever fails one search, the others have their answers
             return error
+
+    @asynccontextmanager
+    async def _desk(self, body: Options, caller: Caller, deadline: float) -> AsyncIterator[tuple[Desk, Options]]:
+        """The desk of an index, and the same search among what its caller may see: all that follows filters by that."""
+        index = caller.index(body.index or self._settings.index)
+        async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
+            check_artifact(body.fingerprint, desk)
+            yield desk, body.model_copy(update={"filter": caller.filter(body.filter, desk.build)})
 
     async def _answer(
         self, desk: Desk, body: SearchOptions, asked: _Asked, wanted: Wanted, at: Cursor
@@ -148,20 +165,9 @@ class Answering:
             )
         return at
 
-    def _index(self, body: SearchOptions) -> str:
-        return body.index or self._settings.index
-
-    def _check_query(self, query: str) -> None:
-        most = self._settings.max_query_chars
-        if len(query) > most:
-            raise BadRequest("query", f"{len(query)} characters; at most {most} are taken")
-        if not query.strip():
-            raise BadRequest("query", "only white space; ask with at least one word")
-
     def _check_options(self, body: SearchOptions) -> None:
         settings = self._settings
-        if body.limit > settings.max_limit:
-            raise BadRequest("limit", f"{body.limit} results; at most {settings.max_limit} are returned")
+        check_limit(body.limit, settings)
         if body.depth is not None and body.depth > settings.max_depth:
             most = f"DUPMAE_MAX_DEPTH={settings.max_depth}"
             raise BadRequest("depth", f"{body.depth} candidates; at most {most} are looked at")
@@ -169,6 +175,13 @@ class Answering:
             raise BadRequest(
                 "min_score", "mode rrf scores ranks and not matches; use fused, cls or ot, or leave it out"
             )
+
+
+def _told(caller: Caller, answer: SearchResponse) -> SearchResponse:
+    """The answer without what counts everybody's documents, for one who may not see them."""
+    if caller.tenant:
+        answer.meta.index.documents = None
+    return answer
 
 
 def _wanted(body: SearchOptions, filter: Filter | None) -> Wanted:
@@ -182,8 +195,24 @@ def _facets(searcher: Searcher, body: SearchOptions) -> dict[str, list[FacetOut]
     return {field: [FacetOut(value=each.value, count=each.count) for each in counted(field)] for field in body.facets}
 
 
-def _check_artifact(body: SearchOptions, desk: Desk) -> None:
+def check_query(query: str, settings: Settings) -> None:
+    """Raise BadRequest for a query that is too long or says nothing."""
+    most = settings.max_query_chars
+    if len(query) > most:
+        raise BadRequest("query", f"{len(query)} characters; at most {most} are taken")
+    if not query.strip():
+        raise BadRequest("query", "only white space; ask with at least one word")
+
+
+def check_limit(limit: int, settings: Settings) -> None:
+    """Raise BadRequest for more results than are returned."""
+    if limit > settings.max_limit:
+        raise BadRequest("limit", f"{limit} results; at most {settings.max_limit} are returned")
+
+
+def check_artifact(fingerprint: str | None, desk: Desk) -> None:
+    """Raise WrongArtifact if a request pins another artifact than the one served."""
     served = desk.searcher.encoder.fingerprint
-    if body.fingerprint not in {None, served}:
-        asked = reprlib.repr(body.fingerprint)
+    if fingerprint not in {None, served}:
+        asked = reprlib.repr(fingerprint)
         raise WrongArtifact(f"this index is served by artifact {served}, not by {asked}; drop `fingerprint`")

@@ -4,12 +4,13 @@ The score of the mean is the mean of the scores, so a document is like this one 
 and not because one of them happens to agree. docs/decisions.md has what else was tried.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pydantic import JsonValue
 
+from indexer.live import Metadata, metadata_of
 from indexer.points import passage_text, place, point_id
 from indexer.store import Filter
 from model.encoder import Encoding
@@ -32,8 +33,15 @@ class Likeness(NamedTuple):
     encoding: Encoding
 
 
-def likeness(searcher: Searcher, document_id: str) -> Likeness:
+def likeness(
+    searcher: Searcher, document_id: str, sees: Callable[[Metadata], bool] = lambda metadata: True
+) -> Likeness:
     """What finds the documents that are like a stored one.
+
+    Args:
+        searcher: Holds it.
+        document_id: As its source gave it.
+        sees: Asked about its metadata: what may not be seen is not there.
 
     Raises:
         DocumentNotFound: The index holds no such document.
@@ -41,7 +49,7 @@ def likeness(searcher: Searcher, document_id: str) -> Likeness:
     """
     store = searcher.store
     passages = store.get([point_id(document_id)])
-    if not passages:
+    if not passages or not sees(metadata_of(passages[0])):
         raise DocumentNotFound(f"index {searcher.build.index!r} holds no document {document_id!r}")
     of = place(passages[0]).of
     step = -(-of // MOST_PASSAGES)

@@ -16,11 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from indexer.store import IndexNotFound, InvalidFacet, InvalidFilter, StoreError
+from indexer.catalog import NoEarlierBuild
+from indexer.live import DocumentHeld
+from indexer.release import PublicationBlocked
+from indexer.store import BuildLocked, BuildNotReady, IndexNotFound, InvalidFacet, InvalidFilter, StoreError
+from model.artifact import ArtifactError
+from model.encoder import NoWords
+from service.administration import NotAdministrable, ReleaseStopped, ReleaseUnderWay
 from service.batching import BatcherClosed, QueueFull
+from service.caller import Caller, Forbidden
 from service.cursors import CursorExpired, InvalidCursor
 from service.searcher import DocumentNotFound, QueryRefused
-from service.serving import NotReady, NotWritable
+from service.serving import NotReady, NotWritable, SwitchFailed
 
 LOGGER = logging.getLogger("dupmae.problems")
 
@@ -63,26 +70,44 @@ class Problem(BaseModel):
 
 
 class Kind(NamedTuple):
-    """How one kind of error is answered."""
+    """How one kind of error is answered.
+
+    Attributes:
+        retry: Whether the same request may succeed later.
+        inward: Whether the message may name indexes or paths, which is not for a caller who may not see all.
+    """
 
     status: int
     name: str
     retry: bool = False
+    inward: bool = False
 
 
 KINDS: Mapping[type[Exception], Kind] = {
     QueryRefused: Kind(422, "query-refused"),
+    NoWords: Kind(422, "text-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
+    NotAdministrable: Kind(403, "not-administrable"),
+    Forbidden: Kind(403, "forbidden"),
+    DocumentHeld: Kind(409, "document-held"),
     InvalidFilter: Kind(422, "invalid-filter"),
     InvalidFacet: Kind(422, "invalid-facet"),
     InvalidCursor: Kind(422, "invalid-cursor"),
     CursorExpired: Kind(410, "cursor-expired"),
-    IndexNotFound: Kind(404, "index-not-found"),
+    IndexNotFound: Kind(404, "index-not-found", inward=True),
     WrongArtifact: Kind(409, "wrong-artifact"),
+    ReleaseUnderWay: Kind(409, "release-under-way", retry=True),
+    PublicationBlocked: Kind(409, "publication-blocked"),
+    BuildNotReady: Kind(409, "build-not-ready"),
+    NoEarlierBuild: Kind(409, "no-earlier-build"),
+    BuildLocked: Kind(409, "build-locked", retry=True),
+    ArtifactError: Kind(409, "artifact-missing"),
     QueueFull: Kind(429, "queue-full", retry=True),
-    NotReady: Kind(503, "not-ready", retry=True),
-    StoreError: Kind(503, "store-unavailable", retry=True),
+    NotReady: Kind(503, "not-ready", retry=True, inward=True),
+    SwitchFailed: Kind(503, "switch-failed", retry=True),
+    ReleaseStopped: Kind(503, "shutting-down", retry=True),
+    StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),
 }
@@ -132,9 +157,17 @@ async def problem_of(request: Request, error: Exception) -> Problem:
 
 async def _known(request: Request, error: Exception) -> Response:
     kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if kind.retry else None
+    headers = {"Retry-After": str(_retry_after_s(error))} if kind.retry else None
     detail = str(error) or "the deadline passed before there was an answer; allow more time with `timeout_ms`"
+    caller: Caller = request.state.caller
+    if kind.inward and not caller.sees_all:
+        detail = "the index cannot be searched now; the service's log says why under this request id"
+        LOGGER.warning("request %s: %s", request.state.request_id, error)
     return problem(request.state.request_id, kind.status, kind.name, detail, headers=headers)
+
+
+def _retry_after_s(error: Exception) -> int:
+    return error.retry_after_s if isinstance(error, QueueFull) else RETRY_AFTER_S
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:

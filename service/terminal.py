@@ -6,14 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from rich.console import Console, Group
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from indexer.points import place
-from indexer.store import Point
-from model.vector import Parts
 from service.asking import Options, answer
-from service.explain import Term
 from service.schemas import PartsOut, ResultOut, SearchResponse, TermOut
 from service.searcher import QueryRefused, Searcher
 
@@ -82,6 +77,7 @@ def show_answer(console: Console, answer: SearchResponse) -> None:
         console.print(_result(console, rank, result, best))
     meta = answer.meta
     took = sum(meta.took_ms.values())
+    assert meta.index.documents is not None  # nobody is confined who asks without a service
     found = f"{len(answer.results)} of {meta.index.documents:,} documents" if answer.results else "Nothing found"
     console.print(Text(f"{found} · {meta.mode} · index {meta.index.name} · {meta.model.name} · {took:.0f} ms", "dim"))
     if not meta.complete:
@@ -89,23 +85,6 @@ def show_answer(console: Console, answer: SearchResponse) -> None:
     if meta.query.truncated:
         cut = f"The query has {meta.query.tokens} tokens; the model read only its beginning."
         console.print(Text(cut, "yellow"))
-
-
-def show_explanation(point: Point, parts: Parts, terms: Iterable[Term]) -> None:
-    """Print why a document matches: both parts, then what each word adds to the second."""
-    console = open_console()
-    number, of, *_ = place(point)
-    title = str(point.payload.get("title") or point.payload["doc_id"])
-    console.print(Text.assemble((title, "bold"), (_place(number + 1, of), "dim")))
-    console.print(f"score {parts.score:.4f} = cls {parts.cls:.4f} + ot {parts.ot:.4f}\n")
-    table = Table("word", "query", "document", "adds", "", box=None, pad_edge=False)
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for term in terms:
-        weights = (f"{term.query_weight:.3f}", f"{term.document_weight:.3f}", f"{term.contribution:.4f}")
-        piece = "" if term.entry == term.word or term.word.startswith("-") else f" {term.entry}"
-        table.add_row(Text.assemble(term.word, (piece, "dim")), *weights, Text(_origin(term), "dim"))
-    console.print(table)
 
 
 def _result(console: Console, rank: int, result: ResultOut, best: float) -> Group:
@@ -148,8 +127,3 @@ def _words(terms: list[TermOut]) -> Text:
     words = sorted(adds.items(), key=lambda each: -each[1])
     rest = f"  and {len(words) - WORDS} more" if len(words) > WORDS else ""
     return Text("  ".join(f"{word} {added:.3f}" for word, added in words[:WORDS]) + rest, "cyan")
-
-
-def _origin(term: Term) -> str:
-    added = [side for side, held in (("query", term.in_query), ("document", term.in_document)) if not held]
-    return f"added to the {' and the '.join(added)}" if added else ""

@@ -2,16 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from service.answering import Answering
+from service.caller import Caller
+from service.examples import BATCH
 from service.problems import BadRequest, Problem, problem_of
 from service.routes.reply import problems, reply, require_json, unless_gone
 from service.routes.search import PATH
-from service.routes.state import AppAnswering, AppMetrics, AppSettings
+from service.routes.state import AppAnswering, AppMetrics, AppSettings, SearchCaller
 from service.schemas import SearchRequest, SearchResponse
 
 router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
@@ -59,10 +61,15 @@ class BatchResponse(BaseModel):
     f"{PATH}:batch",
     response_model=BatchResponse,
     summary="Answer many searches",
-    responses=problems(400, 413, 415, 422),
+    responses=problems(400, 401, 403, 413, 415, 422),
 )
 async def batch(
-    request: Request, body: BatchRequest, answering: AppAnswering, metrics: AppMetrics, settings: AppSettings
+    request: Request,
+    body: Annotated[BatchRequest, Body(openapi_examples=BATCH)],
+    caller: SearchCaller,
+    answering: AppAnswering,
+    metrics: AppMetrics,
+    settings: AppSettings,
 ) -> Response:
     """200 if the request itself is in order; each search has a status of its own, and none fails another."""
     if len(body.searches) > settings.max_searches:
@@ -71,17 +78,19 @@ async def batch(
     request.state.log["searches"] = len(body.searches)
     if settings.log_queries:
         request.state.log["queries"] = [getattr(search, "query", None) for search in body.searches]
-    answer = await unless_gone(request, _answers(request, body, answering))
+    answer = await unless_gone(request, _answers(request, body, caller, answering))
     if answer is not None:
         for search, each in zip(body.searches, answer.answers, strict=True):
             metrics.requested(getattr(search, "mode", "invalid"), each.status)
     return reply(answer)
 
 
-async def _answers(request: Request, body: BatchRequest, answering: Answering) -> BatchResponse:
+async def _answers(request: Request, body: BatchRequest, caller: Caller, answering: Answering) -> BatchResponse:
     deadline = answering.deadline(body.timeout_ms)
     return BatchResponse(
-        answers=[await _answer(request, each) for each in await answering.batch(body.searches, deadline=deadline)]
+        answers=[
+            await _answer(request, each) for each in await answering.batch(body.searches, caller, deadline=deadline)
+        ]
     )
 
 

@@ -1,26 +1,35 @@
 """`POST /v1/search`."""
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import Response
 
+from service.examples import SEARCH
 from service.routes.reply import problems, reply, require_json, unless_gone
-from service.routes.state import AppAnswering, AppSettings
+from service.routes.state import AppAnswering, AppSettings, SearchCaller
 from service.schemas import SearchRequest, SearchResponse
 
 PATH = "/v1/search"
-ERRORS = (400, 404, 409, 413, 415, 422, 429, 503, 504)
+ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504)
 
 router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
 
 
 @router.post(PATH, response_model=SearchResponse, summary="Find documents", responses=problems(*ERRORS))
-async def search(request: Request, body: SearchRequest, answering: AppAnswering, settings: AppSettings) -> Response:
+async def search(
+    request: Request,
+    body: Annotated[SearchRequest, Body(openapi_examples=SEARCH)],
+    caller: SearchCaller,
+    answering: AppAnswering,
+    settings: AppSettings,
+) -> Response:
     """The best documents of one index for one query, each with an exact score."""
     request.state.log |= {"mode": body.mode, "index": body.index or settings.index}
     if settings.log_queries:
         request.state.log["query"] = body.query
     deadline = answering.deadline(body.timeout_ms)
-    answer = await unless_gone(request, answering.search(body, deadline=deadline))
+    answer = await unless_gone(request, answering.search(body, caller, deadline=deadline))
     if answer is not None:
         request.state.log["results"] = len(answer.results)
     return reply(answer)

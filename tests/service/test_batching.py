@@ -2,22 +2,31 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from model.encoder import Encoding, EncodingError
+from model.encoder import Encoding, NoWords, Tokenized
 from model.vector import FusedVector
-from service.batching import BatcherClosed, EncoderFailed, MicroBatcher, QueueFull
+from service.batching import BatcherClosed, Encode, EncoderFailed, MicroBatcher, QueueFull, Role, Tokenize
 from service.searcher import QueryRefused
 
 pytestmark = pytest.mark.anyio
 
 
-def encoding_of(text: str) -> Encoding:
-    vector = FusedVector(np.array([len(text)], np.float32), np.array([1]), np.array([1], np.float32))
-    return Encoding(vector, len(text), False)
+def tokenized(text: str, k: int = 1) -> Tokenized:
+    """A token is a character."""
+    return Tokenized([ord(character) for character in text], len(text), False, k)
+
+
+def text_of(tokens: Tokenized) -> str:
+    return "".join(map(chr, tokens.ids))
+
+
+def encoding_of(tokens: Tokenized) -> Encoding:
+    vector = FusedVector(np.array([tokens.tokens], np.float32), np.array([1]), np.array([1], np.float32))
+    return Encoding(vector, tokens.tokens, False)
 
 
 class HeldEncoder:
@@ -28,15 +37,16 @@ class HeldEncoder:
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
 
-    def __call__(self, texts: Sequence[str]) -> list[Encoding]:
-        self.batches.append(list(texts))
+    def __call__(self, tokens: Sequence[Tokenized]) -> list[Encoding]:
+        texts = [text_of(each) for each in tokens]
+        self.batches.append(texts)
         self.entered.release()
         assert self.gate.wait(10)
         if "break" in texts:
             raise RuntimeError("out of memory")
         if refused := tuple(position for position, text in enumerate(texts) if not text):
-            raise EncodingError("empty text", refused)
-        return [encoding_of(text) for text in texts]
+            raise NoWords("empty text", refused)
+        return [encoding_of(each) for each in tokens]
 
     async def until_entered(self) -> None:
         assert await asyncio.to_thread(self.entered.acquire, timeout=10)
@@ -53,8 +63,9 @@ async def ask(batcher: MicroBatcher, *texts: str) -> list[asyncio.Task[int]]:
     return tasks
 
 
-def batcher_of(encode: Callable[[Sequence[str]], Sequence[Encoding]], batch: int = 8, queue: int = 64) -> MicroBatcher:
-    return MicroBatcher(encode, max_batch=batch, max_queue=queue)
+def batcher_of(encode: Encode, batch: int = 8, queue: int = 64, tokens: int = 1_000_000) -> MicroBatcher:
+    tokenize: dict[Role, Tokenize] = {"query": tokenized, "document": lambda text: tokenized(text, k=2)}
+    return MicroBatcher(tokenize, encode, max_batch=batch, max_tokens=tokens, max_queue=queue)
 
 
 async def test_while_one_batch_is_encoded_the_next_gathers() -> None:
@@ -101,7 +112,7 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
         first = await ask(batcher, "a")
         await encoder.until_entered()
         waiting = await ask(batcher, "bb", "ccc")
-        with pytest.raises(QueueFull, match="2 queries are waiting"):
+        with pytest.raises(QueueFull, match="2 texts are waiting"):
             await batcher.encode("dddd")
         encoder.gate.set()
         assert await asyncio.gather(*first, *waiting) == [1, 2, 3]
@@ -161,7 +172,7 @@ async def test_a_text_without_a_vector_is_refused_and_its_neighbours_are_encoded
 
 
 async def test_an_encoder_that_returns_too_little_fails_the_batch_instead_of_mixing_it_up() -> None:
-    async with batcher_of(lambda texts: [encoding_of(text) for text in texts[1:]]) as batcher:
+    async with batcher_of(lambda tokens: [encoding_of(each) for each in tokens[1:]]) as batcher:
         tasks = await ask(batcher, "a", "bb")
         answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(answer, EncoderFailed) for answer in answers)
