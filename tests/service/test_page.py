@@ -83,13 +83,6 @@ def test_the_examples_for_the_demo_are_those_of_its_greeting() -> None:
     assert tuple(json.loads(examples)) == QUERIES
 
 
-async def test_the_description_of_the_api_has_the_search_with_an_example(serve: Serve) -> None:
-    async with serve() as client:
-        described = (await client.get("/openapi.json")).json()
-    assert set(described["paths"]) == {"/v1/search", "/v1/documents/{id}", "/livez", "/readyz", "/metrics"}
-    assert described["components"]["schemas"]["SearchRequest"]["examples"][0]["query"]
-
-
 async def test_a_probe_that_asks_for_headers_only_gets_them(serve: Serve) -> None:
     async with serve() as client:
         response = await client.head("/")
