@@ -34,7 +34,9 @@ INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 and the number of the signal."""
 
 
-def _text(value: str) -> str:
+def _text(value: str | None) -> str | None:
+    if value is None:
+        return None
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -104,36 +106,39 @@ def demo(ctx: typer.Context, host: Host = None, port: Port = None) -> None:
     run(settings, on_ready=greet)
 
 
-@app.command(epilog='Example: dupmae search "compress a file" --index demo --limit 3')
+@app.command(epilog='Example: dupmae search "compress a file" --index demo --filter metadata.kind=function --limit 3')
 def search(
     ctx: typer.Context,
-    query: Query,
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to look for; without it, each line of standard input or of a prompt.", callback=_text
+        ),
+    ] = None,
     index: Index = None,
     limit: Annotated[int, typer.Option(min=1, help="Results wanted.")] = 10,
     mode: Annotated[Mode, typer.Option(help="Exact sum of both parts, one part, or reciprocal rank fusion.")] = "fused",
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(help="FIELD=VALUE, FIELD=FROM..TO or the API's JSON, of declared fields; all given must hold."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each word adds to a score.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask an index one question, without a server."""
-    from time import perf_counter
-
-    from service.render import render, respond
+    """Ask an index, without a server; exit code 1 when nothing was found, as grep has it."""
+    from service.asking import Options, parse_filters, read_queries
     from service.searcher import open_searchers
-    from service.terminal import show_answer
+    from service.terminal import Session
 
     settings = _changed(ctx, index=index)
     if limit > settings.max_limit:
         raise typer.BadParameter(f"{limit} results; at most DUPMAE_MAX_LIMIT={settings.max_limit} are returned")
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        answer = searcher.search(query, mode=mode, limit=limit)
-        began = perf_counter()
-        results = render(searcher, query, answer.encoding, answer.hits, with_=["parts"])
-        took = {**answer.took, "render": perf_counter() - began}
-        response = respond(searcher, answer.encoding, results, mode=mode, complete=answer.complete, took=took)
-    if as_json:
-        typer.echo(response.model_dump_json(exclude_none=True, indent=2))
-    else:
-        show_answer(response)
+        options = Options(mode, limit, parse_filters(filter or [], searcher.build.fields), explain)
+        session = Session(searcher, options, as_json=as_json)
+        found = session.ask(query) if query is not None else session.ask_all(read_queries())
+    raise typer.Exit(0 if found else 1)
 
 
 @app.command(epilog='Example: dupmae explain "compress a file" zipfile.ZipFile --index demo')

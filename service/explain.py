@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.vector import FusedVector
+from service.english import FUNCTION_WORDS, base_forms
 
 PIECE = "##"
 """How WordPiece marks an entry that continues a word."""
@@ -56,7 +57,8 @@ class Explanation:
 
     Attributes:
         terms: The entries both vectors hold, the largest contribution first.
-        carriers: The document's own words that carry the match, each with what its entries contribute.
+        carriers: The document's own words that carry the match, each with what its entries contribute; where none of
+            them does, what an entry does that is another form of the word.
     """
 
     terms: list[Term]
@@ -130,10 +132,19 @@ def spell(entry: str) -> str:
     return f"-{entry.removeprefix(PIECE)}" if entry.startswith(PIECE) else entry
 
 
-def _carriers(words: Iterable[Word], terms: Iterable[Term]) -> dict[str, float]:
-    """Weight by word, without those that hardly matter: function words match in every document."""
+def _carriers(words: Iterable[Word], terms: Sequence[Term]) -> dict[str, float]:
+    """Weight by word, without those that hardly matter, and without function words unless there are no others."""
     contributions = {term.entry: term.contribution for term in terms}
-    carrying = (word for word in words if not contributions.keys().isdisjoint(word.entries))
-    weights = {word.text: sum(contributions.get(entry, 0.0) for entry in set(word.entries)) for word in carrying}
-    least = CARRIER_SHARE * max(weights.values(), default=0.0)
-    return {word: weight for word, weight in weights.items() if weight > 0 and weight >= least}
+    by_form: dict[str, float] = {}
+    for term in terms:
+        for form in base_forms(term.entry):
+            by_form.setdefault(form, term.contribution)  # terms come with the largest first
+    weights: dict[str, float] = {}
+    for word in words:
+        if word.text not in weights:
+            weight = sum(contributions.get(entry, 0.0) for entry in set(word.entries))
+            weights[word.text] = weight or max(by_form.get(form, 0.0) for form in base_forms(word.text))
+    telling = {word: weight for word, weight in weights.items() if word not in FUNCTION_WORDS and weight > 0}
+    shown = telling or weights
+    least = CARRIER_SHARE * max(shown.values(), default=0.0)
+    return {word: weight for word, weight in shown.items() if weight > 0 and weight >= least}

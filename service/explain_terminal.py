@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from service.explain_schemas import ExplainResponse, LonelyOut, WordOut
+from service.terminal import open_console
 
 
 def show_explanation(answer: ExplainResponse, title: str) -> None:
     """Print why a document has its score: both parts, where it stands, and what each word adds or misses."""
-    console = Console(highlight=False)
+    console = open_console()
     passage, parts = answer.passage, answer.parts
     where = f"  passage {passage.number} of {passage.of}" if passage.of > 1 else ""
     console.print(Text.assemble((title, "bold"), (where, "dim")))

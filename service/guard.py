@@ -13,7 +13,7 @@ from service.keyring import KeyRing
 from service.keys import Key
 from service.problems import problem
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/icon.svg", "/livez", "/readyz", "/health", "/metrics"})
+OPEN = frozenset({"/", "/livez", "/readyz", "/health", "/metrics"})
 """Answered to GET and HEAD without a key: the page, which asks for one, and what machines watch."""
 
 FILES = "/web/"

@@ -39,6 +39,8 @@ def test_explain_adds_up_to_the_score(dupmae: Dupmae, index: str) -> None:
         (["search", "x", "--index", "missing"], "missing"),
         (["explain", "file", "nobody"], "'nobody'"),
         (["search", ""], "holds no word"),
+        (["search"], "no query"),
+        (["search", "file", "--filter", "lang=en"], "lang"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(dupmae: Dupmae, index: str, arguments: list[str], said: str) -> None:
@@ -59,7 +61,6 @@ def test_an_unknown_setting_is_refused_before_anything_runs(dupmae: Dupmae, inde
     "arguments",
     [
         ["serch"],
-        ["search"],
         ["search", "x", "--limit", "0"],
         ["search", "x", "--limit", "1000000000"],
         ["search", "x", "--mode", "y"],
