@@ -188,6 +188,8 @@ class _Parser:
         conditions = self.conditions(body.get("conditions"), f"{at}.conditions", depth)
         if not conditions:
             raise InvalidFilter(f"{at}.conditions: expected at least one condition.")
+        if count > len(conditions):  # the embedded engine leaves such a clause out where another stands beside it
+            raise InvalidFilter(f"{at}.min_count: expected at most the {len(conditions)} conditions, got {count}.")
         return conditions, count
 
     def condition(self, raw: JsonValue, at: str, depth: int) -> Condition:

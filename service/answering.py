@@ -77,7 +77,7 @@ class Answering:
             at = self._begin(desk, body, "query", body.query)
 
             async def make() -> SearchResponse:
-                encoded = await desk.encode_query(body.query)
+                encoded = await desk.encode_query(body.query, caller.tenant)
                 took = {"queue": encoded.queued, "encode": encoded.encoded}
                 asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
                 return await self._answer(desk, body, asked, _wanted(body, body.filter), at)

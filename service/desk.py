@@ -73,11 +73,16 @@ class Desk:
         finally:
             self._leave()
 
-    async def encode_query(self, text: str) -> Encoded:
-        """As `MicroBatcher.encode`, but for a query that is remembered, which took no time and was in no batch."""
+    async def encode_query(self, text: str, tenant: object = None) -> Encoded:
+        """As `MicroBatcher.encode`, but for a query that is remembered, which took no time and was in no batch.
+
+        Args:
+            text: The query.
+            tenant: Who asks: what one tenant asked is remembered for that tenant, or its time would tell the others.
+        """
         if not self._cache.is_on:
             return await self.batcher.encode(text)
-        key = (self.searcher.encoder.fingerprint, text)
+        key = (self.searcher.encoder.fingerprint, tenant, text)
         if (encoding := self._cache.get("vectors", key)) is not None:
             return Encoded(encoding, 0.0, 0.0, 0)
         return await self._flights.join(key, partial(self._encode, key))
@@ -127,11 +132,11 @@ class Desk:
         """End the threads, which nobody uses any more."""
         self._pool.close()
 
-    async def _encode(self, key: tuple[str, str]) -> Encoded:
-        encoded = await self.batcher.encode(key[1])
+    async def _encode(self, key: tuple[str, object, str]) -> Encoded:
+        encoded = await self.batcher.encode(key[-1])
         vector = encoded.encoding.vector
         arrays = vector.cls.nbytes + vector.ot_indices.nbytes + vector.ot_values.nbytes
-        self._cache.put("vectors", key, encoded.encoding, size=arrays + len(key[1].encode()))
+        self._cache.put("vectors", key, encoded.encoding, size=arrays + len(key[-1].encode()))
         return encoded
 
     async def _make(

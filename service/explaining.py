@@ -50,7 +50,6 @@ class Explaining:
         index = caller.index(body.index or self._settings.index)
         async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
             check_artifact(body.fingerprint, desk)
-            body = body.model_copy(update={"filter": caller.filter(body.filter, desk.build)})
             encoded = await desk.batcher.encode(body.query, deadline=deadline)
             if not body.rank:
                 return await _explain(desk, body, caller, encoded, deadline)
@@ -72,7 +71,7 @@ async def _explain(
     inquiry = Inquiry(
         query=body.query,
         encoding=encoded.encoding,
-        filter=body.filter,
+        filter=caller.filter(body.filter, desk.build),
         limit=body.limit,
         rank=body.rank,
         may_go_on=lambda: monotonic() < until,
@@ -84,6 +83,8 @@ async def _explain(
         points = await _encoded(desk, Document("", text=body.text or ""), deadline)
         best = best_passage(inquiry.encoding.vector, points)
         answer = await desk.run(explain_point, desk.searcher, inquiry, best)
+    if body.filter is None:
+        answer.matches_filter = None  # nothing is said of the condition that is the caller's tenant
     answer.meta.index.documents = None if caller.tenant else desk.build.documents
     return timed(answer, {"queue": encoded.queued, "encode": encoded.encoded, "explain": perf_counter() - began})
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ import uvicorn
 
 from indexer.build import BuildOptions, build_index
 from indexer.catalog import keep_artifact, open_engine
+from indexer.documents import Document
+from indexer.store import FieldType
 from model.artifact import Artifact
 from model.encoder import Encoder
 from service.app import create_app
@@ -23,12 +25,14 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 @pytest.fixture(scope="session")
 def clients_data(tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with one published index."""
+    """A data folder with two published indexes that hold what the documentation asks for."""
     settings = Settings(data=tmp_path_factory.mktemp("data"))
     keep_artifact(settings, tiny_artifact)
-    engine = open_engine(settings)
-    engine.publish(build_index(engine, tiny_encoder, DOCUMENTS, BuildOptions(fields={"metadata.lang": "keyword"})))
-    engine.close()
+    documents = [*DOCUMENTS, Document("zipfile.ZipFile", text="Open a file.", metadata={"kind": "class"})]
+    fields: dict[str, FieldType] = {"metadata.lang": "keyword", "metadata.kind": "keyword"}
+    with closing(open_engine(settings)) as engine:
+        for index in ("default", "demo"):
+            engine.publish(build_index(engine, tiny_encoder, documents, BuildOptions(index=index, fields=fields)))
     return settings.data
 
 

@@ -17,8 +17,9 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "api.md", ROOT / "docs" / "clients.
 
 
 def curls(page: Path) -> list[str]:
+    """Those that change nothing: what publishes needs a build of the reader's own."""
     lines = [line for block in FENCE.findall(page.read_text()) for line in block.replace("\\\n", "").splitlines()]
-    return [line for line in lines if line.startswith("curl ")]
+    return [line for line in lines if line.startswith("curl ") and "-X POST" not in line]
 
 
 def here(text: str, address: str) -> str:
@@ -59,7 +60,7 @@ def test_every_snippet_is_among_them() -> None:
 
 @pytest.mark.parametrize("command", [command for page in PAGES for command in curls(page)])
 def test_a_curl_command_is_answered(command: str, address: str) -> None:
-    asked = [*shlex.split(here(command, address)), "--fail-with-body"]
+    asked = [*shlex.split(here(command.partition(" | jq ")[0], address)), "--fail-with-body"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)

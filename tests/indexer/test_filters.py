@@ -141,6 +141,10 @@ REFUSED: dict[str, tuple[JsonValue, str]] = {
         {"min_should": {"conditions": [{"is_null": {"key": "doc_id"}}], "min_count": 0}},
         "min_should.min_count: expected a whole number from 1, got 0",
     ),
+    "a count over all": (
+        {"min_should": {"conditions": [{"is_null": {"key": "doc_id"}}], "min_count": 2}},
+        "min_should.min_count: expected at most the 1 conditions, got 2",
+    ),
     "a count over nothing": ({"min_should": {"conditions": [], "min_count": 1}}, "at least one condition"),
     "an id that is none": ({"must": [{"has_id": ["7"]}]}, r"has_id: Point id '7' is not a UUID"),
     "a number as id": ({"must": [{"has_id": [7]}]}, "has_id: expected point ids as strings"),
@@ -266,7 +270,7 @@ def clauses(conditions: st.SearchStrategy[tuple[JsonValue, Keep]]) -> st.SearchS
     def joined(name: str, keep: Callable[[list[bool]], bool]) -> st.SearchStrategy[tuple[JsonValue, Keep]]:
         return several.map(lambda cs: ({name: [c for c, _ in cs]}, lambda p: keep([k(p) for _, k in cs])))
 
-    at_least_two = several.map(
+    at_least_two = st.lists(conditions, min_size=2, max_size=3).map(
         lambda cs: (
             {"min_should": {"conditions": [c for c, _ in cs], "min_count": 2}},
             lambda p: sum(k(p) for _, k in cs) >= 2,
