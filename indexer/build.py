@@ -15,7 +15,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -126,20 +126,20 @@ def build_index(
         dead = stack.enter_context(DeadLetters(options.dead_letters, options.max_bad))
         making = _Making(engine, build, store, options, progress)
         try:
-            base = _base(engine, build, options, stack)
-            filling = Filling(
-                store,
-                ledger,
-                dead,
-                making.tally,
-                base=base,
-                patience_s=options.patience_s,
-                watch=progress,
-                save=making.save,
-            )
-            making.enter("encoding")
-            with encoding or encoding_here(chunker) as encoders:
-                digest = filling.run(records, encoders)
+            with _base(engine, build, options) as base:
+                filling = Filling(
+                    store,
+                    ledger,
+                    dead,
+                    making.tally,
+                    base=base,
+                    patience_s=options.patience_s,
+                    watch=progress,
+                    save=making.save,
+                )
+                making.enter("encoding")
+                with encoding or encoding_here(chunker) as encoders:
+                    digest = filling.run(records, encoders)
             _check_filled(making, ledger, dead)
             making.enter("indexing")
             patiently(store.optimize, for_s=options.patience_s)
@@ -261,18 +261,18 @@ def _opened(engine: Engine, build: Build) -> Store:
         raise StoreError(f"{error} Give --restart to begin anew.") from error
 
 
-def _base(engine: Engine, build: Build, options: BuildOptions, stack: ExitStack) -> Store | None:
-    """An older build to copy unchanged vectors from; None where there is none that can be read."""
+def _base(engine: Engine, build: Build, options: BuildOptions) -> AbstractContextManager[Store | None]:
+    """An older build to copy unchanged vectors from, open, so not to be written; None where none can be read."""
     older = reusable(engine, build) if options.reuse else None
     if older is None:
-        return None
+        return nullcontext()
     try:
-        return stack.enter_context(closing(engine.open(older.index, older.id)))
+        return closing(engine.open(older.index, older.id))
     except StoreUnavailable:
         raise
     except StoreError as error:
         LOGGER.warning("nothing is copied from build %s: %s", older.id, error)
-        return None
+        return nullcontext()
 
 
 def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:

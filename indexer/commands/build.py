@@ -1,7 +1,6 @@
 """`dupmae index build`: documents to an index that answers from them."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -90,7 +89,7 @@ def build(
     from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine
     from indexer.job_metrics import exposed
     from indexer.report import describe, show_progress
-    from indexer.sources import ReadOptions, count_records, parse_columns, read_documents, unread_files
+    from indexer.sources import ReadOptions, count_records, parse_columns, read_documents, standard_input, unread_files
 
     reading = ReadOptions(format, parsed("--map", parse_columns, map or []))
     settings = settings_of(ctx, artifact=artifact, index=index)
@@ -108,7 +107,7 @@ def build(
         patience_s=patience,
     )
     releasing = release_options(gate, judge, (tolerance, max_shrink, max_bad), keep) if live else None
-    with closing(open_engine(settings)) as engine:
+    with closing(open_engine(settings)) as engine, _terminable():
         artifact_kept = keep_artifact(settings, new_artifact(settings))
         encoder = open_encoder(settings, artifact_kept)
         if unread := unread_files(sources, reading):
@@ -119,10 +118,9 @@ def build(
             show_progress(total := count_records(sources, reading)) as bar,
             exposed(settings.index, bar, port=metrics_port, file=metrics_file) as (progress, _),
             extra("ray"),
-            _terminable(),
         ):
             encoding = _encoding(settings, artifact_kept, options.chunking, on, encoders)
-            records = read_documents(sources, sys.stdin.buffer, reading)
+            records = read_documents(sources, standard_input(), reading)
             ready = build_index(engine, encoder, records, replace(options, total=total), progress, encoding=encoding)
         message = describe(ready, live, options.dead_letters)
         if releasing:

@@ -1,6 +1,5 @@
 """`dupmae index estimate`: what an index will take."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -34,13 +33,13 @@ def estimate(
     from indexer.catalog import new_artifact, open_encoder
     from indexer.cost import CostOptions, estimate_cost
     from indexer.report import cost_table, show_reading
-    from indexer.sources import ReadOptions, parse_columns, read_documents
+    from indexer.sources import ReadOptions, parse_columns, read_documents, standard_input
 
     reading = ReadOptions(format, parsed("--map", parse_columns, map or []))
     options = CostOptions(sample=sample, workers=workers, collection=collection_of(preset, collection or []))
     settings = settings_of(ctx, artifact=artifact)
     encoder = open_encoder(settings, new_artifact(settings))
-    with show_reading(read_documents(sources, sys.stdin.buffer, reading)) as records:
+    with show_reading(read_documents(sources, standard_input(), reading)) as records:
         cost = estimate_cost(encoder, records, options)
     if as_json:
         typer.echo(cost.model_dump_json(indent=2))
