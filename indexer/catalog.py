@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from indexer.live import LiveBuild
+from indexer.reuse import opened_base
 from indexer.settings import IndexSettings
 from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, check_ready
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
@@ -166,9 +167,9 @@ def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Enc
         if not _is_live(engine, build):
             raise
         return build
-    with closing(store):
+    with closing(store), opened_base(engine, build) as base:
         live = LiveBuild(engine, store, encoder)
-        live.catch_up()
+        live.catch_up(base)
         live.save()
     return live.build
 

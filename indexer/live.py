@@ -108,7 +108,7 @@ class LiveBuild:
         """
         return self._write(Write.delete(document_id), [], may_remove)
 
-    def catch_up(self) -> None:
+    def catch_up(self, base: Store | None = None) -> None:
         """Replay what the journal holds beyond this build, and at first its unsettled writes; see `replay`."""
         end = self._journal.position()
         if end < self.build.journal:
@@ -117,7 +117,7 @@ class LiveBuild:
                 f"{self.build.journal}: writes are lost. Restore the journal, or build the index again."
             )
         if end > self._settled:
-            self._settled = replay(self._store, self._chunker, self._journal, self._settled)
+            self._settled = replay(self._store, self._chunker, self._journal, self._settled, base)
             self.build = replayed_facts(self._store, self.build, self._settled)
 
     def save(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from indexer.build import BuildError
+from indexer.build import BuildError, BuildInterrupted
 from indexer.catalog import kept_artifact, open_encoder, publish, replayed
 from indexer.gate import Limits, objections
 from indexer.judgement import Judgement, Opened, answerable, judge
@@ -74,14 +74,14 @@ def release(engine: Engine, settings: IndexSettings, build: Build, options: Rele
 
     Raises:
         ArtifactError: The model that encoded it is not kept, so nobody could search it.
+        BuildInterrupted: Ctrl-C; the build stays ready, since making it was the dear part.
         PublicationBlocked: The gate says no.
         StoreError: The engine failed, or the build is not ready.
     """
-    judgement, note, build = None, "", replayed(settings, engine, build)
-    if options.gate:
-        build, judgement, note = _pass_gate(engine, settings, build, options)
-    build = publish(settings, engine, build)
-    return Release(build, judgement, note, prune(engine, settings, build.index, options.keep))
+    try:
+        return _release(engine, settings, build, options)
+    except KeyboardInterrupt as error:
+        raise BuildInterrupted(_left_as(engine, build)) from error
 
 
 def verify_build(
@@ -120,6 +120,25 @@ def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> lis
         remove_ledger(ledger_path(settings.data, index, build.id))
         removed.append(build.id)
     return removed
+
+
+def _release(engine: Engine, settings: IndexSettings, build: Build, options: ReleaseOptions) -> Release:
+    judgement, note, build = None, "", replayed(settings, engine, build)
+    if options.gate:
+        build, judgement, note = _pass_gate(engine, settings, build, options)
+    build = publish(settings, engine, build)
+    return Release(build, judgement, note, prune(engine, settings, build.index, options.keep))
+
+
+def _left_as(engine: Engine, build: Build) -> str:
+    """Where a release stands that somebody stopped."""
+    published = _published(engine, build.index)
+    if published and published.id == build.id:
+        return f"interrupted; index {build.index} answers from build {build.id}"
+    return (
+        f"interrupted; what is published did not change, and build {build.id} is ready. To verify and publish it: "
+        f"`dupmae index publish {build.id} --index {build.index}`"
+    )
 
 
 def _pass_gate(
