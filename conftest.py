@@ -13,6 +13,7 @@ MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
     "data": (lambda: os.environ.get("TEST_DATA"), "needs the judged collections; set TEST_DATA to their folder"),
     "ray": (lambda: find_spec("ray"), "needs Ray; pip install ray"),
+    "compose": (lambda: os.environ.get("TEST_COMPOSE"), "needs root, podman and minutes; make test-compose"),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 
