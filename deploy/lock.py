@@ -1,8 +1,8 @@
 """What the images install, locked: `make lock` writes `deploy/requirements/IMAGE.txt`.
 
-Every version with the hashes of all its files, so that an image installs the same bytes whenever it is built, on amd64
-and arm64. Versions are those of `constraints.txt`, which the tests run with. The first line of a lock is a digest of what
-it was made from; a test compares it, so nobody has to ask a package index whether a lock is current.
+Every version with the hashes of all its files, so that an image installs the same bytes whenever it is built, on
+amd64 and arm64. Versions are those of `constraints.txt`, which the tests run with. The first line of a lock is a digest
+of what it was made from; a test compares it, so nobody has to ask a package index whether a lock is current.
 """
 
 import hashlib

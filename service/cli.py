@@ -11,6 +11,7 @@ import typer
 
 import indexer.cli
 import model.cli
+import service.key_cli
 from indexer.store import Mode
 from model.options import Interrupted, TrainingError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(indexer.cli.app, name="index")
 app.add_typer(model.cli.app, name="model")
+app.add_typer(service.key_cli.app, name="key")
 app.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(indexer.cli.evaluate)
 
 INTERRUPTED = 130
@@ -205,6 +207,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     from model.artifact import ArtifactError
     from model.encoder import ProviderError
     from model.lines import SourceError
+    from service.keys import KeysError
     from service.searcher import DocumentNotFound, QueryRefused
     from service.settings import SettingsError
 
@@ -214,6 +217,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
         ChunkingError,
         DocumentNotFound,
         EncoderDied,
+        KeysError,
         model.cli.MissingExtra,
         OSError,
         ProviderError,

@@ -1,8 +1,10 @@
 """What Prometheus sees. One registry per app, so that two apps in one process do not meet in it."""
 
 from collections.abc import Callable, Mapping
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
 from indexer.store import Build
 
@@ -80,6 +82,10 @@ class Metrics:
         self._batch_size.observe(batch)
         self._truncated.inc(truncated)
         self._zero_results.labels(index).inc(not found)
+
+    def serve(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+        """Serve them in a thread, at any path of that address; OSError when it is taken."""
+        return start_http_server(port, addr=host, registry=self._registry)
 
     def text(self) -> bytes:
         """The exposition format that Prometheus scrapes."""

@@ -5,6 +5,7 @@ is a defect of ours: 500, the trace in the log under the request id and never in
 """
 
 import http
+import logging
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -15,11 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from indexer.live import DocumentHeld
 from indexer.store import IndexNotFound, InvalidFilter, StoreError
 from service.batching import BatcherClosed, QueueFull
+from service.caller import Caller, Forbidden
 from service.searcher import DocumentNotFound, QueryRefused
 from service.serving import NotReady, NotWritable
 
+LOGGER = logging.getLogger("dupmae.problems")
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_S = 1
@@ -59,23 +63,31 @@ class Problem(BaseModel):
 
 
 class Kind(NamedTuple):
-    """How one kind of error is answered."""
+    """How one kind of error is answered.
+
+    Attributes:
+        retry: Whether the same request may succeed later.
+        inward: Whether the message may name indexes or paths, which is not for a caller who may not see all.
+    """
 
     status: int
     name: str
     retry: bool = False
+    inward: bool = False
 
 
 KINDS: Mapping[type[Exception], Kind] = {
     QueryRefused: Kind(422, "query-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
+    Forbidden: Kind(403, "forbidden"),
+    DocumentHeld: Kind(409, "document-held"),
     InvalidFilter: Kind(422, "invalid-filter"),
-    IndexNotFound: Kind(404, "index-not-found"),
+    IndexNotFound: Kind(404, "index-not-found", inward=True),
     WrongArtifact: Kind(409, "wrong-artifact"),
     QueueFull: Kind(429, "queue-full", retry=True),
-    NotReady: Kind(503, "not-ready", retry=True),
-    StoreError: Kind(503, "store-unavailable", retry=True),
+    NotReady: Kind(503, "not-ready", retry=True, inward=True),
+    StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),
 }
@@ -117,6 +129,10 @@ async def _known(request: Request, error: Exception) -> Response:
     kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if kind.retry else None
     detail = str(error) or "the deadline passed before there was an answer; allow more time with `timeout_ms`"
+    caller: Caller = request.state.caller
+    if kind.inward and not caller.sees_all:
+        detail = "the index cannot be searched now; the service's log says why under this request id"
+        LOGGER.warning("request %s: %s", request.state.request_id, error)
     return problem(request.state.request_id, kind.status, kind.name, detail, headers=headers)
 
 

@@ -117,11 +117,11 @@ class ModelOut(BaseModel):
 
 
 class IndexOut(BaseModel):
-    """The build that answered."""
+    """The build that answered; `documents` is not said to a key that sees those of one tenant only."""
 
     name: str
     build: str
-    documents: int
+    documents: int | None = None
 
 
 class Meta(BaseModel):
@@ -183,12 +183,15 @@ class DocumentOut(BaseModel):
 
 
 class WrittenOut(BaseModel):
-    """A write that is kept and can be searched: the build it is in, and its position in the journal."""
+    """A write that is kept and can be searched: the build it is in, and its position in the journal.
+
+    The position counts everybody's writes, so a key that sees those of one tenant only is not told.
+    """
 
     id: str
     index: str
     build: str
-    journal: int
+    journal: int | None = None
 
 
 def _int64(literal: str) -> int:

@@ -6,16 +6,18 @@ A misspelt setting that is silently ignored costs an afternoon, so `load` refuse
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import DotEnvSettingsSource, SettingsConfigDict
 
 from indexer.settings import IndexSettings
 
 PREFIX = "DUPMAE_"
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 
 
 class SettingsError(Exception):
@@ -29,6 +31,16 @@ class Settings(IndexSettings):
 
     host: str = Field("127.0.0.1", description="Address the service listens on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
+    keys: Path | None = Field(None, description="File of the keys; `keys.json` in the data folder when unset.")
+    anonymous: bool = Field(
+        False, description="Without keys, answer everybody who can reach an address that is not loopback."
+    )
+    cors_origins: str = Field(
+        "", description="Origins whose pages may ask from a browser, such as https://a.example, separated by commas."
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="Port of its own for /metrics, which is not on the other one then."
+    )
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
     max_batch: int = Field(32, ge=1, description="Queries the encoder takes at once.")
     max_queue: int = Field(256, ge=1, description="Queries that may wait for the encoder; one more is answered 429.")
@@ -43,6 +55,24 @@ class Settings(IndexSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_queries: bool = Field(False, description="Write the text of each query to the request log.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact(cls, value: str) -> str:
+        for origin in _listed(value):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no exact origin such as https://a.example or http://localhost:3000")
+        return value
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may ask from a browser."""
+        return _listed(self.cors_origins)
+
+    @property
+    def key_file(self) -> Path:
+        """Where the keys are kept."""
+        return self.keys or self.data / "keys.json"
 
 
 class Row(NamedTuple):
@@ -79,6 +109,10 @@ def table() -> list[Row]:
         Row(PREFIX + name.upper(), _type_name(field.annotation), _default(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _listed(value: str) -> list[str]:
+    return [each.strip() for each in value.split(",") if each.strip()]
 
 
 def _refuse_unknown(names: set[str]) -> None:

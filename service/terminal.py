@@ -25,6 +25,7 @@ def show_answer(answer: SearchResponse) -> None:
         console.print(_result(rank, result, best))
     meta = answer.meta
     took = sum(meta.took_ms.values())
+    assert meta.index.documents is not None  # nobody is confined who asks without a service
     found = f"{len(answer.results)} of {meta.index.documents:,} documents" if answer.results else "Nothing found"
     console.print(f"{found} · {meta.mode} · index {meta.index.name} · {meta.model.name} · {took:.0f} ms", style="dim")
     if not meta.complete:
