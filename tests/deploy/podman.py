@@ -8,7 +8,6 @@ was built is kept in podman's storage, under the names below, and built anew fro
 import os
 import shutil
 import subprocess
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,11 +35,10 @@ def make_base(folder: Path) -> None:
     """A Debian with Python under the name of `BASE`, unless an earlier run made it."""
     if _succeeds("podman", "image", "exists", BASE):
         return
-    system = folder / "base"
+    system, archive = folder / "base", folder / "base.tar"
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", system)
-    with tarfile.open(folder / "base.tar", "w") as archive:
-        archive.add(system, arcname=".", filter=lambda member: None if "/apt/archives/" in member.name else member)
-    run("podman", "import", folder / "base.tar", BASE)
+    run("tar", "--create", "--file", archive, "--directory", system, "--exclude=./var/cache/apt/archives/*.deb", ".")
+    run("podman", "import", archive, BASE)
 
 
 def build(name: str, dockerfile: Path, *options: str) -> None:
