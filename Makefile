@@ -16,16 +16,19 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-compose check format lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/runtime ## Index Python's own documentation and serve it on http://localhost:8000
 	@exec $(BIN)/dupmae demo --port $(PORT)
 
 test: check ## Check, then run every test that this machine can run
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-compose: $(VENV)/dev ## Build the images and bring up the stack, with podman: needs root and minutes
+	TEST_COMPOSE=1 $(BIN)/python -m pytest -s -m compose tests/deploy
 
 check: $(VENV)/dev ## Format, lint, types and import rules, changing nothing
 	$(BIN)/ruff format --check
@@ -36,6 +39,10 @@ check: $(VENV)/dev ## Format, lint, types and import rules, changing nothing
 format: $(VENV)/dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+lock: $(VENV)/dev ## Write down what the images install, after a change to pyproject.toml or constraints.txt
+	@$(INSTALL) uv
+	PATH="$(BIN):$$PATH" $(BIN)/python -m deploy.lock
 
 clean: ## Remove the environment and caches; indexes in .dupmae stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,6 +23,7 @@ MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "data": (lambda: os.environ.get("TEST_DATA"), "needs the judged collections; set TEST_DATA to their folder"),
     "ray": (lambda: find_spec("ray"), "needs Ray; pip install ray"),
     "frameworks": (lambda: all(map(find_spec, FRAMEWORKS)), f"needs {' and '.join(FRAMEWORKS)}"),
+    "compose": (lambda: os.environ.get("TEST_COMPOSE"), "needs root, podman and minutes; make test-compose"),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 

@@ -327,6 +327,7 @@ def _load_session(artifact: Artifact, provider: Provider, threads: int, *, arena
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a service waits more than it works
     if provider == "cuda":
+        onnxruntime.preload_dlls()  # CUDA as pip installs it lies where no loader looks
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session = onnxruntime.InferenceSession(artifact.path / GRAPH, options, providers=[wanted])
     if session.get_providers()[0] != wanted:
@@ -341,7 +342,10 @@ def _provider_name(artifact: Artifact, provider: Provider, available: list[str])
     if provider == "cpu":
         return "CPUExecutionProvider"
     if artifact.manifest.precision == "int8":
-        raise ProviderError("an int8 artifact is for CPUs; export the checkpoint with `--precision fp16` for a GPU")
+        raise ProviderError(
+            f"{artifact.path} is an int8 artifact, which is for CPUs; write one for a GPU with "
+            "`dupmae model export CHECKPOINT FOLDER --precision fp16`, and build the index with it"
+        )
     if "CUDAExecutionProvider" not in available:
         raise ProviderError(
             f"this ONNX Runtime has no CUDA (it has {', '.join(available)}); "

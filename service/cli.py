@@ -90,7 +90,12 @@ def serve(ctx: typer.Context, host: Host = None, port: Port = None, index: Index
 
 
 @app.command(epilog="Example: dupmae demo --port 9000")
-def demo(ctx: typer.Context, host: Host = None, port: Port = None) -> None:
+def demo(
+    ctx: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    then_serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve it, or only make the index.")] = True,
+) -> None:
     """Index the documentation of the running Python with the bundled model, and serve it.
 
     The index is made once; a second start serves it at once.
@@ -101,9 +106,11 @@ def demo(ctx: typer.Context, host: Host = None, port: Port = None) -> None:
     settings = _changed(ctx, host=host, port=port, index=INDEX)
     if "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": "warning"})
-    check_address(settings)
+    if then_serve:
+        check_address(settings)
     prepare(settings)
-    run(settings, on_ready=greet)
+    if then_serve:
+        run(settings, on_ready=greet)
 
 
 @app.command(epilog='Example: dupmae search "compress a file" --index demo --filter metadata.kind=function --limit 3')

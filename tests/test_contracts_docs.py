@@ -123,9 +123,9 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_make_target_of_the_docs_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
-        name for page in PAGES for name in re.findall(r"(?:`|^ *|\d )make ([a-z]+)", page.read_text(), re.MULTILINE)
+        name for page in PAGES for name in re.findall(r"(?:`|^ *|\d )make ([a-z-]+)", page.read_text(), re.MULTILINE)
     }
     assert named
     assert named <= targets
@@ -136,7 +136,7 @@ def test_every_module_has_its_line_in_the_tree_of_the_readme() -> None:
     names = r"[a-z0-9_]+(?:/|\.py)"
     lines = re.findall(rf"^ *({names}(?:, {names})*) ", tree, re.MULTILINE)
     listed = [name for line in lines for name in line.split(", ")]
-    existing: list[str] = []
+    existing = ["deploy/"]
     for package in ("model", "indexer", "service"):
         inside = (ROOT / package).iterdir()
         folders = [f"{path.name}/" for path in inside if path.is_dir() and not path.name.startswith("_")]

@@ -146,7 +146,7 @@ def test_cuda_that_is_not_there_is_an_error_and_not_the_cpu(tiny_artifact: Artif
 
 
 def test_an_int8_artifact_is_refused_on_cuda(tiny_artifact_int8: Artifact) -> None:
-    with pytest.raises(ProviderError, match=r"an int8 artifact is for CPUs.*--precision fp16"):
+    with pytest.raises(ProviderError, match=r"is an int8 artifact.*`dupmae model export .* --precision fp16`"):
         Encoder(tiny_artifact_int8, provider="cuda")
 
 
