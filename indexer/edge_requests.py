@@ -12,6 +12,7 @@ import qdrant_edge as edge
 from indexer import filters
 from indexer.geo import GeoBox, GeoPolygon, GeoRadius, Place
 from indexer.ranking import Scoring
+from indexer.store import Side
 from model.vector import FusedVector
 
 FULL_SCORE = edge.Formula(
@@ -25,6 +26,9 @@ RESCORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=
 
 STORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(ignore=True))
 """The score that is returned is that of the stored vectors alone."""
+
+EXACT = edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams(ignore=True))
+"""Every point is scored with its stored vectors."""
 
 
 def query_request(
@@ -43,6 +47,18 @@ def query_request(
     union = [edge.Prefetch(limit=depth, query=cls, params=RESCORED), edge.Prefetch(limit=depth, query=ot)]
     both = [edge.Prefetch(limit=2 * depth, query=side, prefetches=union, params=STORED) for side in (cls, ot)]
     return edge.QueryRequest(limit=2 * depth, query=FULL_SCORE, prefetches=both, filter=where)
+
+
+def scored_request(query: FusedVector, side: Side, limit: int, filter: filters.Clauses | None) -> edge.QueryRequest:
+    """Ask for the best points by one side, exactly, with no more of each than the id of its document."""
+    vector: Any = query.cls.tolist() if side == "cls" else sparse_vector(query)
+    return edge.QueryRequest(
+        limit=limit,
+        query=edge.Query.Nearest(vector, using=side),
+        filter=edge_filter(filter) if filter else None,
+        params=EXACT,
+        with_payload=["parent_id"],
+    )
 
 
 def sparse_vector(vector: FusedVector) -> edge.SparseVector:

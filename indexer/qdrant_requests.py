@@ -22,6 +22,9 @@ RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(resc
 STORED = models.SearchParams(quantization=models.QuantizationSearchParams(ignore=True))
 """The score that is returned is that of the stored vectors alone."""
 
+EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
+"""Every point is scored with its stored vectors."""
+
 BATCH_BYTES = 2**24
 """Half of what the server takes in one request, 32 MB, unless it was told otherwise."""
 

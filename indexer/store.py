@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "geo"]
+Side = Literal["cls", "ot"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
 """What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
 Payload = dict[str, JsonValue]
@@ -49,6 +50,10 @@ class IndexNotFound(StoreError):
 
 class BuildLocked(StoreError):
     """Another process is writing to this build."""
+
+
+class BuildNotReady(StoreError):
+    """No index may answer from a build that is not whole."""
 
 
 class StoreUnavailable(StoreError):
@@ -164,6 +169,21 @@ class FacetCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """A point that an engine scored, without its vectors.
+
+    Attributes:
+        id: The point's.
+        parent_id: Of the document that it is a passage of; its own in a build that knew no passages.
+        score: The engine's, in float32.
+    """
+
+    id: str
+    parent_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an engine says of the indexes it keeps for one build; nothing is changed by asking.
 
@@ -197,8 +217,13 @@ class Store(Protocol):
     def get(self, ids: Sequence[str]) -> list[Point]:
         """The points that exist, in the order of `ids`."""
 
-    def scroll(self, start: str | None = None) -> Iterator[Point]:
-        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not."""
+    def scroll(self, start: str | None = None, *, filter: Filter | None = None) -> Iterator[Point]:
+        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not.
+
+        Args:
+            start: An id.
+            filter: As for `search`; only the points it lets through.
+        """
 
     def count(self) -> int:
         """Number of points, exactly."""
@@ -241,6 +266,16 @@ class Store(Protocol):
         Raises:
             InvalidFacet: The field cannot be counted; the message names those that can.
             InvalidFilter, StoreUnavailable: As `search`.
+        """
+
+    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
+        """The best `limit` points by one side alone, exactly: neither a graph nor quantized vectors decide.
+
+        By `ot` only points that share a term with the query are found. Slower than `search` in a large build, and
+        lighter by the vectors and the texts, which stay where they are. Ties stand in no order.
+
+        Raises:
+            InvalidFilter, StoreError, StoreUnavailable: As `search`.
         """
 
     def flush(self) -> None:
@@ -334,9 +369,9 @@ def check_build(build: Build) -> None:
 
 
 def check_ready(build: Build) -> None:
-    """Raise StoreError unless a build is whole, so that an index may answer from it."""
+    """Raise BuildNotReady unless a build is whole, so that an index may answer from it."""
     if build.state != "ready":
-        raise StoreError(
+        raise BuildNotReady(
             f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. Give the "
             "command that began it again, or publish another one."
         )

@@ -65,7 +65,7 @@ class Answering:
             QueueFull, QueryRefused: As `MicroBatcher.encode`.
             StoreError: As `Searcher.retrieve`.
         """
-        self._check_query(body.query)
+        check_query(body.query, self._settings)
         self._check_options(body)
         async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "query", body.query)
@@ -119,7 +119,7 @@ class Answering:
         """The desk of an index, and the same search among what its caller may see: all that follows filters by that."""
         index = caller.index(body.index or self._settings.index)
         async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
-            _check_artifact(body, desk)
+            check_artifact(body.fingerprint, desk)
             yield desk, body.model_copy(update={"filter": caller.filter(body.filter, desk.build)})
 
     async def _answer(
@@ -165,17 +165,9 @@ class Answering:
             )
         return at
 
-    def _check_query(self, query: str) -> None:
-        most = self._settings.max_query_chars
-        if len(query) > most:
-            raise BadRequest("query", f"{len(query)} characters; at most {most} are taken")
-        if not query.strip():
-            raise BadRequest("query", "only white space; ask with at least one word")
-
     def _check_options(self, body: SearchOptions) -> None:
         settings = self._settings
-        if body.limit > settings.max_limit:
-            raise BadRequest("limit", f"{body.limit} results; at most {settings.max_limit} are returned")
+        check_limit(body.limit, settings)
         if body.depth is not None and body.depth > settings.max_depth:
             most = f"DUPMAE_MAX_DEPTH={settings.max_depth}"
             raise BadRequest("depth", f"{body.depth} candidates; at most {most} are looked at")
@@ -203,8 +195,24 @@ def _facets(searcher: Searcher, body: SearchOptions) -> dict[str, list[FacetOut]
     return {field: [FacetOut(value=each.value, count=each.count) for each in counted(field)] for field in body.facets}
 
 
-def _check_artifact(body: SearchOptions, desk: Desk) -> None:
+def check_query(query: str, settings: Settings) -> None:
+    """Raise BadRequest for a query that is too long or says nothing."""
+    most = settings.max_query_chars
+    if len(query) > most:
+        raise BadRequest("query", f"{len(query)} characters; at most {most} are taken")
+    if not query.strip():
+        raise BadRequest("query", "only white space; ask with at least one word")
+
+
+def check_limit(limit: int, settings: Settings) -> None:
+    """Raise BadRequest for more results than are returned."""
+    if limit > settings.max_limit:
+        raise BadRequest("limit", f"{limit} results; at most {settings.max_limit} are returned")
+
+
+def check_artifact(fingerprint: str | None, desk: Desk) -> None:
+    """Raise WrongArtifact if a request pins another artifact than the one served."""
     served = desk.searcher.encoder.fingerprint
-    if body.fingerprint not in {None, served}:
-        asked = reprlib.repr(body.fingerprint)
+    if fingerprint not in {None, served}:
+        asked = reprlib.repr(fingerprint)
         raise WrongArtifact(f"this index is served by artifact {served}, not by {asked}; drop `fingerprint`")

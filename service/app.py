@@ -9,18 +9,20 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from indexer.store import Build
-from service import problems
+from service import openapi, problems
 from service.access import BodyLimit, RequestLog
+from service.administration import Administration
 from service.answering import Answering
 from service.cursors import Cursors, kept_secret
 from service.dialects import Dialects
 from service.embedding import Embedder
+from service.explaining import Explaining
 from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
 from service.problems import REQUEST_ID
-from service.routes import batch, documents, health, openai, page, search, similar, tei
+from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -62,10 +64,13 @@ def create_app(
         app.state.serving = serving
         app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
         app.state.embedder = Embedder(serving, settings, metrics)
+        app.state.explaining = Explaining(serving, settings)
+        app.state.administration = Administration(serving, settings)
         serving.start()
         try:
             yield
         finally:
+            await app.state.administration.close()
             await serving.close()
 
     app = FastAPI(
@@ -75,15 +80,17 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics, app.state.settings = metrics, settings
     _wrap(app, settings, ring, count)
     problems.install(app)
-    searches = (search.router, batch.router, similar.router, documents.router)
-    for routes in (*searches, openai.router, tei.router, health.router, page.router):
+    searches = (search.router, batch.router, explain.router, similar.router, documents.router)
+    for routes in (*searches, builds.router, openai.router, tei.router, health.router, page.router):
         app.include_router(routes)
     if settings.metrics_port is None:
         app.include_router(health.scraped)
+    openapi.install(app)
     return app
 
 

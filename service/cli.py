@@ -142,37 +142,30 @@ def explain(
     query: Query,
     document_id: Annotated[str, typer.Argument(metavar="DOC_ID", callback=_text)],
     index: Index = None,
+    limit: Annotated[int, typer.Option(min=1, help="Results of the search that it is or is not in.")] = 10,
+    rank: Annotated[bool, typer.Option(help="Find its true rank, which may read every document.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Show what each word adds to the score of one document, found or not; of a long one, of its best passage."""
-    import json
-    from dataclasses import asdict
+    from time import perf_counter
 
-    from service.render import passage_out
+    from service.explain_terminal import show_explanation
+    from service.inquiry import Inquiry, explain_document, timed
     from service.searcher import open_searchers
-    from service.terminal import show_explanation
 
     settings = _changed(ctx, index=index)
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        vector = searcher.encode(query).vector
-        point = searcher.document(document_id, vector)
-        parts, terms = vector.score(point.vector), searcher.explain(searcher.words(query), vector, point).terms
+        began = perf_counter()
+        encoding = searcher.encode(query)
+        encoded = perf_counter()
+        inquiry = Inquiry(query=query, encoding=encoding, limit=limit, rank=rank)
+        answer = explain_document(searcher, inquiry, document_id)
+        timed(answer, {"encode": encoded - began, "explain": perf_counter() - encoded})
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "id": document_id,
-                    "passage": passage_out(point).model_dump(),
-                    "score": parts.score,
-                    "parts": parts._asdict(),
-                    "explain": [asdict(term) for term in terms],
-                },
-                indent=2,
-            )
-        )
+        typer.echo(answer.model_dump_json(exclude_none=True, indent=2))
     else:
-        show_explanation(point, parts, terms)
+        show_explanation(answer, document_id)
 
 
 def _changed(ctx: typer.Context, **flags: str | int | None) -> "Settings":

@@ -15,9 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from indexer.catalog import NoEarlierBuild
 from indexer.live import DocumentHeld
-from indexer.store import IndexNotFound, InvalidFacet, InvalidFilter, StoreError
+from indexer.release import PublicationBlocked
+from indexer.store import BuildLocked, BuildNotReady, IndexNotFound, InvalidFacet, InvalidFilter, StoreError
+from model.artifact import ArtifactError
 from model.encoder import NoWords
+from service.administration import NotAdministrable, ReleaseStopped, ReleaseUnderWay
 from service.batching import BatcherClosed, QueueFull
 from service.caller import Caller, Forbidden
 from service.cursors import CursorExpired, InvalidCursor
@@ -26,7 +30,7 @@ from service.schemas import PROBLEM_TYPE
 from service.schemas import FieldError as FieldError
 from service.schemas import Problem as Problem
 from service.searcher import DocumentNotFound, QueryRefused
-from service.serving import NotReady, NotWritable
+from service.serving import NotReady, NotWritable, SwitchFailed
 
 LOGGER = logging.getLogger("dupmae.problems")
 
@@ -74,6 +78,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     NotWritable: Kind(403, "not-writable"),
     Forbidden: Kind(403, "forbidden"),
     DocumentHeld: Kind(409, "document-held"),
+    NotAdministrable: Kind(403, "not-administrable"),
     InvalidFilter: Kind(422, "invalid-filter"),
     ModelNotFound: Kind(404, "model-not-found"),
     InvalidFacet: Kind(422, "invalid-facet"),
@@ -81,9 +86,17 @@ KINDS: Mapping[type[Exception], Kind] = {
     CursorExpired: Kind(410, "cursor-expired"),
     IndexNotFound: Kind(404, "index-not-found", inward=True),
     WrongArtifact: Kind(409, "wrong-artifact"),
+    ReleaseUnderWay: Kind(409, "release-under-way", retry=True),
+    PublicationBlocked: Kind(409, "publication-blocked"),
+    BuildNotReady: Kind(409, "build-not-ready"),
+    NoEarlierBuild: Kind(409, "no-earlier-build"),
+    BuildLocked: Kind(409, "build-locked", retry=True),
+    ArtifactError: Kind(409, "artifact-missing"),
     QueueFull: Kind(429, "queue-full", retry=True),
     NotReady: Kind(503, "not-ready", retry=True, inward=True),
     StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
+    SwitchFailed: Kind(503, "switch-failed", retry=True),
+    ReleaseStopped: Kind(503, "shutting-down", retry=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),
 }

@@ -1,6 +1,6 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
-from indexer.live import LiveBuild
+from indexer.live import LiveBuild, Metadata, metadata_of
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
@@ -123,22 +123,25 @@ class Searcher:
         """As `grouped_hits`, at the depth of the settings unless another is given."""
         return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
-    def document(self, document_id: str, query: FusedVector) -> Point:
+    def document(
+        self, document_id: str, query: FusedVector, sees: Callable[[Metadata], bool] = lambda metadata: True
+    ) -> Point:
         """The passage of a document that matches a query best, by the fused score.
 
         Args:
             document_id: As its source gave it.
             query: The encoded query.
+            sees: Asked about its metadata: what may not be seen is not there.
 
         Raises:
             DocumentNotFound: The index holds no such document.
         """
         passages = self.store.get([point_id(document_id)])
-        if not passages:
+        if not passages or not sees(metadata_of(passages[0])):
             raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
         rest = range(1, place(passages[0]).of)
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
-        return max(passages, key=lambda passage: query.score(passage.vector).score)
+        return best_passage(query, passages)
 
     def explain(self, query: Sequence[Word], vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.
@@ -152,13 +155,17 @@ class Searcher:
             vector,
             point.vector,
             query_words=query,
-            document_words=self.words(passage_text(point, self.build.chunking)[:READ]),
+            document_words=self.passage_words(point),
             vocabulary=self.encoder.vocabulary,
         )
 
     def words(self, text: str) -> list[Word]:
-        """The words of a text as the model reads it."""
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text))
+        """The words of a text, or of the beginning of a very long one."""
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
+
+    def passage_words(self, point: Point) -> list[Word]:
+        """The words of a passage, with the title that it was encoded with."""
+        return self.words(passage_text(point, self.build.chunking))
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""
@@ -172,10 +179,14 @@ class Searcher:
 
 
 class Searchers:
-    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe."""
+    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe.
+
+    Attributes:
+        engine: Holds the builds.
+    """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
+        self.engine = engine
         self._settings = settings
         self._encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
         self._opened: set[Searcher] = set()
@@ -189,7 +200,7 @@ class Searchers:
 
     def published(self, index: str) -> Build:
         """The facts of the build that `open` would open; see `Engine.published`."""
-        return self._engine.published(index)
+        return self.engine.published(index)
 
     def open(self, index: str, *, write: bool = False) -> Searcher:
         """The published build of an index with its encoder, which is loaded once per fingerprint.
@@ -201,10 +212,10 @@ class Searchers:
             ProviderError: The encoder cannot run where the settings want it.
             StoreError: The engine failed.
         """
-        build = self._engine.published(index)
+        build = self.engine.published(index)
         encoder = self._encoder(build)
         with ExitStack() as opening:
-            store = opening.enter_context(closing(self._engine.open(index, build.id, write=write)))
+            store = opening.enter_context(closing(self.engine.open(index, build.id, write=write)))
             searcher = Searcher(encoder, store, depth=self._settings.depth)
             opening.pop_all()
         self._opened.add(searcher)
@@ -212,7 +223,7 @@ class Searchers:
 
     def live(self, searcher: Searcher) -> LiveBuild:
         """What writes to the build of a searcher that was opened with `write`."""
-        return LiveBuild(self._engine, searcher.store, searcher.encoder)
+        return LiveBuild(self.engine, searcher.store, searcher.encoder)
 
     def release(self, searcher: Searcher) -> None:
         """Close a searcher that nobody uses any more. Its encoder goes with its last user."""
@@ -222,7 +233,7 @@ class Searchers:
     def close(self) -> None:
         """Close every opened store, then the engine."""
         with ExitStack() as stack:
-            stack.callback(self._engine.close)
+            stack.callback(self.engine.close)
             while self._opened:
                 stack.callback(self._opened.pop().close)
 
@@ -233,6 +244,11 @@ class Searchers:
                 artifact = kept_artifact(self._settings, build)
                 encoder = self._encoders[build.fingerprint] = open_encoder(self._settings, artifact)
             return encoder
+
+
+def best_passage(query: FusedVector, passages: Iterable[Point]) -> Point:
+    """The passage that a search would show of its document: the first of the best in order of id."""
+    return min(passages, key=lambda passage: (-query.score(passage.vector).score, passage.id))
 
 
 def open_searchers(settings: Settings) -> Searchers:

@@ -45,12 +45,15 @@ class Settings(IndexSettings):
     max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
     max_queue: int = Field(256, ge=1, description="Texts that may wait for the encoder; one more is answered 429.")
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
+    max_text_chars: int = Field(
+        16_384, ge=1, description="Characters a text to encode or explain may have; a longer one is answered 422."
+    )
     max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
     max_depth: int = Field(
         2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."
     )
     max_searches: int = Field(32, ge=1, description="Searches one batch may hold; more is answered 422.")
-    max_texts: int = Field(256, ge=1, description="Texts one request may have embedded; more is answered 422.")
+    max_texts: int = Field(256, ge=1, description="Texts one request may have encoded; more are answered 422.")
     max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
     cursor_secret: SecretStr | None = Field(
         None,

@@ -32,7 +32,12 @@ async def readyz(serving: AppServing, settings: AppSettings) -> JSONResponse:
     return JSONResponse({"ready": True, "index": build.index, "build": build.id, "fingerprint": build.fingerprint})
 
 
-@scraped.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@scraped.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(metrics: AppMetrics) -> Response:
     """The exposition format, text version 0.0.4."""
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
