@@ -36,12 +36,14 @@ class Explaining:
         self._ranking = asyncio.Semaphore()
 
     async def explain(self, body: ExplainRequest, caller: Caller, *, deadline: float) -> ExplainResponse:
-        """The answer to one request.
+        """The answer to one request, from what its caller may see.
 
         Raises:
             BadRequest: It is out of bounds.
+            Forbidden: The caller may not use the index, or the index does not know its tenant.
             DocumentNotFound: The index holds no such document, or not one that the caller may see.
-            Forbidden, WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull, QueryRefused, StoreError: As
+            NoWords: The text has no vector.
+            WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull, QueryRefused, StoreError: As
                 `Answering.search`.
         """
         check_query(body.query, self._settings)
@@ -50,7 +52,6 @@ class Explaining:
         index = caller.index(body.index or self._settings.index)
         async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
             check_artifact(body.fingerprint, desk)
-            body = body.model_copy(update={"filter": caller.filter(body.filter, desk.build)})
             encoded = await desk.batcher.encode(body.query, deadline=deadline)
             if not body.rank:
                 return await _explain(desk, body, caller, encoded, deadline)
@@ -72,18 +73,21 @@ async def _explain(
     inquiry = Inquiry(
         query=body.query,
         encoding=encoded.encoding,
-        filter=body.filter,
+        filter=caller.filter(body.filter, desk.build),
+        sees=caller.sees,
         limit=body.limit,
         rank=body.rank,
         may_go_on=lambda: monotonic() < until,
     )
     began = perf_counter()
     if body.id is not None:
-        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id, sees=caller.sees)
+        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id)
     else:
         points = await _encoded(desk, Document("", text=body.text or ""), deadline)
         best = best_passage(inquiry.encoding.vector, points)
         answer = await desk.run(explain_point, desk.searcher, inquiry, best)
+    if body.filter is None:
+        answer.matches_filter = None  # nor is one said that the caller's tenant made
     answer.meta.index.documents = None if caller.tenant else desk.build.documents
     return timed(answer, {"queue": encoded.queued, "encode": encoded.encoded, "explain": perf_counter() - began})
 

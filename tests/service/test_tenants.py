@@ -185,6 +185,42 @@ async def test_a_document_of_somebody_else_is_as_if_it_were_not(serve: Serve, da
     assert {result["id"] for result in similar["results"]} == MINE - {mine}
 
 
+async def test_an_explanation_knows_the_tenants_documents_alone(serve: Serve, data: Path, tmp_path: Path) -> None:
+    body = {"query": "water and fire", "rank": True, "limit": 3}
+    async with serve(data=data) as free, asked(serve, data, tmp_path) as client:
+        for id in sorted(MINE):
+            alone = (await free.post("/v1/explain", json=body | {"id": id, "index": "mine"})).json()
+            answer = (await client.post("/v1/explain", json=body | {"id": id})).json()
+            assert answer.pop("meta")["index"].keys() == {"name", "build"}
+            del alone["meta"]
+            assert answer == alone
+        details = []
+        for id in (OTHERS[0], "n"):
+            answer = await client.post("/v1/explain", json=body | {"id": id})
+            details.append(check(answer, 404, "document-not-found")["detail"].replace(repr(id), "ID"))
+        assert details[0] == details[1]
+
+
+async def test_a_tenant_learns_of_indexes_what_it_may_search_and_of_builds_nothing(
+    serve: Serve, data: Path, tmp_path: Path
+) -> None:
+    few = {"X-API-Key": create_key(tmp_path / "keys.json", "few", ["admin"], indexes=["mine"])}
+    admin = {"X-API-Key": create_key(tmp_path / "keys.json", "admin", ["admin"])}
+    async with asked(serve, data, tmp_path) as client:
+        listed = (await client.get("/v1/indexes")).json()["indexes"]
+        assert [(index["name"], index.get("documents")) for index in listed] == [
+            ("default", None), ("mine", None), ("plain", None)
+        ]  # fmt: skip
+        listed = (await client.get("/v1/indexes", headers=few)).json()["indexes"]
+        assert [(index["name"], index["documents"]) for index in listed] == [("mine", len(MINE))]
+        for key in ({}, few):
+            check(await client.get("/v1/builds", headers=key), 403, "forbidden")
+            check(await client.post("/v1/builds/x:publish", json={}, headers=key), 403, "forbidden")
+            check(await client.post("/v1/builds:rollback", json={}, headers=key), 403, "forbidden")
+        assert (await client.get("/v1/builds", headers=admin)).status_code == 200
+        check(await client.post("/v1/builds:rollback", json={}, headers=admin), 409, "no-earlier-build")
+
+
 async def test_an_index_that_does_not_declare_the_tenants_field_answers_nothing(
     serve: Serve, data: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +229,7 @@ async def test_an_index_that_does_not_declare_the_tenants_field_answers_nothing(
             await client.post("/v1/search", json={"query": "x", "index": "plain"}),
             await client.get("/v1/documents/0?index=plain"),
             await client.post("/v1/documents/0:similar", json={"index": "plain"}),
+            await client.post("/v1/explain", json={"query": "x", "id": "0", "index": "plain"}),
         ):
             assert "--field metadata.team=keyword" in check(answer, 403, "forbidden")["detail"]
 
