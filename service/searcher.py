@@ -1,7 +1,7 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -13,7 +13,7 @@ import numpy as np
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
-from indexer.live import LiveBuild
+from indexer.live import LiveBuild, Metadata, metadata_of
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
@@ -126,19 +126,22 @@ class Searcher:
         """As `grouped_hits`, at the depth of the settings unless another is given."""
         return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
-    def document(self, document_id: str, query: FusedVector) -> Point:
+    def document(
+        self, document_id: str, query: FusedVector, sees: Callable[[Metadata], bool] = lambda metadata: True
+    ) -> Point:
         """The passage of a document that matches a query best, by the fused score.
 
         Args:
             document_id: As its source gave it.
             query: The encoded query.
+            sees: Asked about its metadata: what may not be seen is not there.
 
         Raises:
             DocumentNotFound: The index holds no such document.
         """
         passages = self.store.get([point_id(document_id)])
-        if not passages:
-            raise self.not_found(document_id)
+        if not passages or not sees(metadata_of(passages[0])):
+            raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
         rest = range(1, place(passages[0]).of)
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
         return best_passage(query, passages)
@@ -159,17 +162,13 @@ class Searcher:
             vocabulary=self.encoder.vocabulary,
         )
 
-    def not_found(self, document_id: str) -> DocumentNotFound:
-        """What to raise for a document that is not there, or not to be seen."""
-        return DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
-
     def words(self, text: str) -> list[Word]:
-        """The words of a text as the model reads it."""
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text))
+        """The words of a text, or of the beginning of a very long one."""
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
 
     def passage_words(self, point: Point) -> list[Word]:
         """The words of a passage, with the title that it was encoded with."""
-        return self.words(passage_text(point, self.build.chunking)[:READ])
+        return self.words(passage_text(point, self.build.chunking))
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""

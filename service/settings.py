@@ -59,7 +59,7 @@ class Settings(IndexSettings):
         2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."
     )
     max_searches: int = Field(32, ge=1, description="Searches one batch may hold; more is answered 422.")
-    max_texts: int = Field(256, ge=1, description="Texts one request may have embedded; more is answered 422.")
+    max_texts: int = Field(256, ge=1, description="Texts one request may have encoded; more are answered 422.")
     max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
     cursor_secret: SecretStr | None = Field(
         None,

@@ -90,11 +90,12 @@ def _embedder(request: Request) -> Embedder:
     return embedder
 
 
-AppAdministration = Annotated[Administration, Depends(_administration)]
 SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
 WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
-AppAnswering = Annotated[Answering, Depends(_answering)]
+AdminCaller = Annotated[Caller, Depends(may("admin"))]
 AppEmbedder = Annotated[Embedder, Depends(_embedder)]
+AppAdministration = Annotated[Administration, Depends(_administration)]
+AppAnswering = Annotated[Answering, Depends(_answering)]
 AppExplaining = Annotated[Explaining, Depends(_explaining)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
