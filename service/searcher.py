@@ -2,7 +2,6 @@
 
 import math
 from contextlib import ExitStack, closing, suppress
-from functools import lru_cache
 from itertools import islice
 from threading import Lock
 from time import perf_counter
@@ -19,15 +18,13 @@ from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point
 from model.artifact import ArtifactError
 from model.encoder import Encoder, Encoding, EncodingError
 from model.vector import FusedVector
-from service.explain import Explanation, Word, explain, split_words
+from service.explain import Explanation, explain
 from service.settings import Settings
 from service.snippet import READ
+from service.words import Words
 
 SHOWN = 80
 """Characters of a query that an error message repeats."""
-
-QUERIES = 64
-"""Queries whose words are remembered: each result of one answer is explained by the same ones."""
 
 
 class QueryRefused(ValueError):
@@ -81,7 +78,7 @@ class Searcher:
         self.encoder = encoder
         self.store = store
         self._depth = depth
-        self._query_words = lru_cache(QUERIES)(self._words)
+        self._words = Words(encoder)
 
     @property
     def build(self) -> Build:
@@ -158,8 +155,8 @@ class Searcher:
         return explain(
             vector,
             point.vector,
-            query_words=self._query_words(query),
-            document_words=self._words(passage_text(point, self.build.chunking)),
+            query_words=self._words.of(query[:READ]),
+            document_words=self._words.of(passage_text(point, self.build.chunking)[:READ]),
             vocabulary=self.encoder.vocabulary,
         )
 
@@ -181,9 +178,6 @@ class Searcher:
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""
         self.store.close()
-
-    def _words(self, text: str) -> list[Word]:
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
 
 
 class Searchers:
