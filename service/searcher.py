@@ -19,9 +19,10 @@ from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point
 from model.artifact import ArtifactError
 from model.encoder import Encoder, Encoding, EncodingError
 from model.vector import FusedVector
-from service.explain import Explanation, Word, explain, split_words
+from service.explain import Explanation, Word, explain
 from service.settings import Settings
 from service.snippet import READ
+from service.splitter import Splitter
 
 SHOWN = 80
 """Characters of a query that an error message repeats."""
@@ -78,6 +79,7 @@ class Searcher:
         self.encoder = encoder
         self.store = store
         self._depth = depth
+        self._splitter = Splitter(encoder)
 
     @property
     def build(self) -> Build:
@@ -163,8 +165,8 @@ class Searcher:
         )
 
     def words(self, text: str) -> list[Word]:
-        """The words of a text, or of the beginning of a very long one."""
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
+        """The distinct words of a text in their order, or of the beginning of a very long one."""
+        return self._splitter.words(text[:READ])
 
     def passage_words(self, point: Point) -> list[Word]:
         """The words of a passage, with the title that it was encoded with."""
@@ -177,13 +179,13 @@ class Searcher:
             self.search(" ".join(words), limit=1)
 
     def probe(self) -> None:
-        """Ask the store for what no document holds, the padding token: it costs next to nothing.
+        """Ask the store for what no document holds, the padding token: as a search does, and at hardly any cost.
 
         Raises:
             StoreError: It does not answer, or not as it should.
         """
         nothing = FusedVector(np.zeros(self.build.dense_dim, np.float32), np.array([0]), np.ones(1, np.float32))
-        self.store.search(nothing, mode="ot", limit=1, depth=1)
+        self.store.search(nothing, limit=1, depth=1)
 
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""

@@ -43,9 +43,13 @@ class Settings(IndexSettings):
     )
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
     max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
-    max_queue: int = Field(256, ge=1, description="Texts that may wait for the encoder; one more is answered 429.")
+    max_queue: int = Field(
+        256,
+        ge=1,
+        description="Texts that may wait for the encoder; one more, or one that would wait too long, is answered 429.",
+    )
     store_threads: int = Field(
-        8, ge=1, description="Calls that the store of one index works on at once; as many as DUPMAE_MAX_QUEUE may wait."
+        4, ge=1, description="Calls that the store of one index works on at once; DUPMAE_MAX_QUEUE more may wait."
     )
     cache_mb: int = Field(
         64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
