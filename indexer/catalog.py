@@ -19,6 +19,10 @@ from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Arti
 from model.encoder import Encoder
 
 
+class NoEarlierBuild(StoreError):
+    """There is nothing to roll back to."""
+
+
 def open_engine(settings: IndexSettings, *, timeout_s: int = 10) -> Engine:
     """The Qdrant server of the settings, or else the embedded engine in the data folder.
 
@@ -225,7 +229,8 @@ def rollback(settings: IndexSettings, engine: Engine, index: str) -> Build:
     Raises:
         ArtifactError: As `publish`.
         IndexNotFound: Nothing is published.
-        StoreError: No other build was live before, or as `publish`.
+        NoEarlierBuild: No other build was live before.
+        StoreError: As `publish`.
     """
     live = engine.published(index)
     build = _live_before(engine, live)
@@ -245,7 +250,7 @@ def _live_before(engine: Engine, live: Build) -> Build:
         return max(past, key=attrgetter("went_live"))
     if older := [build for build in others if live.went_live is None and build.created < live.created]:
         return older[0]
-    raise StoreError(
+    raise NoEarlierBuild(
         f"Index {live.index!r} has no ready build that was live before the published {live.id}; nothing changed. "
         "Publish another by its id: `dupmae index list` shows them."
     )

@@ -7,7 +7,10 @@ A replica that stores its write late may undo a later one. It mends that by read
 dies before. So whoever opens a build replays its last writes again, where several replicas may have made them.
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, cast
+
+from pydantic import JsonValue
 
 from indexer.checks import check_points
 from indexer.chunking import Chunker
@@ -18,6 +21,8 @@ from indexer.points import point_id
 from indexer.replay import replay, replayed_facts, store_points
 from indexer.store import Build, Engine, Point, Store, StoreError
 from model.encoder import Encoder, EncodingError
+
+Metadata = Mapping[str, JsonValue]
 
 
 class Written(NamedTuple):
@@ -43,14 +48,19 @@ def stored_document(store: Store, document_id: str) -> Document | None:
     for passage in passages:
         start = cast(int, passage.payload.get("start", 0))
         text = text[:start].ljust(start) + str(passage.payload.get("text", ""))
-    metadata = first.get("metadata")
-    return Document(
-        document_id,
-        str(first.get("title", "")),
-        text,
-        str(first.get("url", "")),
-        metadata if isinstance(metadata, dict) else {},
-    )
+    return Document(document_id, str(first.get("title", "")), text, str(first.get("url", "")), metadata_of(passages[0]))
+
+
+class DocumentHeld(Exception):
+    """A document is not to be replaced or removed by who asked.
+
+    Attributes:
+        metadata: What is known of it.
+    """
+
+    def __init__(self, document_id: str, metadata: Metadata) -> None:
+        super().__init__(f"document {document_id!r} is held by somebody else; choose another id")
+        self.metadata = metadata
 
 
 class LiveBuild:
@@ -69,10 +79,15 @@ class LiveBuild:
         self._settled = max(0, store.build.journal - self._journal.unsettled)
         self.build = store.build
 
-    def put(self, document: Document) -> Written:
+    def put(self, document: Document, may_replace: Callable[[Metadata], bool] = lambda metadata: True) -> Written:
         """Store a document; it can be found when this returns.
 
+        Args:
+            document: Takes the place of the one of its id.
+            may_replace: Asked about the metadata of that one, if there is one, when nothing can come between.
+
         Raises:
+            DocumentHeld: It may not; nothing is written.
             EncodingError: It has no vector; nothing is written.
             StoreError: No engine can hold it, and nothing is written; or as `Journal.append` and `Store.upsert`: repeat
                 the write.
@@ -82,15 +97,16 @@ class LiveBuild:
             raise EncodingError(reason, (0,))
         points = encoded.documents[0].points
         check_points(points, self.build.dense_dim)
-        return self._write(Write.put(document), points)
+        return self._write(Write.put(document), points, may_replace)
 
-    def delete(self, document_id: str) -> Written:
-        """Remove a document, if the index holds it.
+    def delete(self, document_id: str, may_remove: Callable[[Metadata], bool] = lambda metadata: True) -> Written:
+        """Remove a document, if the index holds it; `may_remove` as in `put`.
 
         Raises:
+            DocumentHeld: It may not; nothing is written.
             StoreError: As `put`.
         """
-        return self._write(Write.delete(document_id), [])
+        return self._write(Write.delete(document_id), [], may_remove)
 
     def catch_up(self) -> None:
         """Replay what the journal holds beyond this build, and at first its unsettled writes; see `replay`."""
@@ -123,9 +139,12 @@ class LiveBuild:
         self._engine.save(facts.model_copy(update=live))
         self._saved = live
 
-    def _write(self, write: Write, points: list[Point]) -> Written:
+    def _write(self, write: Write, points: list[Point], may_change: Callable[[Metadata], bool]) -> Written:
         self.catch_up()
-        existed = bool(self._store.get([point_id(write.document_id)]))
+        held = self._store.get([point_id(write.document_id)])
+        existed = bool(held)
+        if existed and not may_change(metadata := metadata_of(held[0])):
+            raise DocumentHeld(write.document_id, metadata)
         if write.document is None and not existed:
             return Written(0, False)
         position = self._journal.append([write])
@@ -139,6 +158,12 @@ class LiveBuild:
             self._settled = position
         self.catch_up()  # what others wrote meanwhile, and may have stored before this
         return Written(position, existed)
+
+
+def metadata_of(point: Point) -> Metadata:
+    """The metadata of the document that a stored passage is of."""
+    metadata = point.payload.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _live_facts(build: Build) -> dict[str, int]:

@@ -79,6 +79,20 @@ class Encoding:
     truncated: bool
 
 
+class Token(NamedTuple):
+    """One token of a text.
+
+    Attributes:
+        id: In the vocabulary.
+        text: The characters it stands for; the name of a special one.
+        span: Where they begin and end in the text; None for a special one.
+    """
+
+    id: int
+    text: str
+    span: tuple[int, int] | None
+
+
 class _Raw(NamedTuple):
     """A batch as the graph returns it: `cls` (B, d'), `indices` (B, k), `values` (B, k)."""
 
@@ -177,6 +191,11 @@ class Encoder:
         """The ordinary tokens of a text in order: untruncated, special tokens left out."""
         return [i for i in self._tokenizer.encode(text, add_special_tokens=False).ids if i not in self._special_ids]
 
+    def tokens(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """The tokens of each text in order, untruncated, with or without the special ones around it."""
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return [_tokens(text, encoding) for text, encoding in zip(texts, found, strict=True)]
+
     def token_spans(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Where the tokens of each text stand in it, untruncated: (tokens, 2), begin and end in characters."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -258,6 +277,14 @@ def _vector(raw: _Raw, row: int) -> FusedVector:
     kept = np.flatnonzero(raw.values[row] > 0)
     kept = kept[raw.indices[row, kept].argsort()]
     return FusedVector(raw.cls[row].copy(), raw.indices[row, kept], raw.values[row, kept])
+
+
+def _tokens(text: str, encoding: Tokens) -> list[Token]:
+    columns = zip(encoding.ids, encoding.tokens, encoding.offsets, encoding.special_tokens_mask, strict=True)
+    return [
+        Token(id, token, None) if special else Token(id, text[begin:end], (begin, end))
+        for id, token, (begin, end), special in columns
+    ]
 
 
 def _check_finite(raw: _Raw, batch: list[int], precision: Precision) -> None:

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.keys import redact
 from service.problems import REQUEST_ID, problem
 
 LOGGER = logging.getLogger("dupmae.requests")
@@ -27,6 +28,14 @@ GIVEN_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 LINGER_S = 5.0
 """How long the rest of a refused body is read and thrown away: a client that is still sending when the connection is
 closed sees a reset and never the answer."""
+
+
+class Discreet(logging.Formatter):
+    """A formatter that lets no secret through, wherever in a line or a trace it stands."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as a formatter makes it, with secrets struck out."""
+        return redact(super().format(record))
 
 
 class RequestLog:
@@ -49,7 +58,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if GIVEN_ID.fullmatch(given) and redact(given) == given else uuid.uuid4().hex
         line: dict[str, Any] = {"request_id": request_id, "method": scope["method"], "path": scope["path"]}
         scope.setdefault("state", {}).update(request_id=request_id, log=line)
         line["status"] = 500
@@ -68,7 +77,7 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             line["took_ms"] = round(1000 * (perf_counter() - began), 3)
-            LOGGER.info(json.dumps(line))
+            LOGGER.info(redact(json.dumps(line)))
             self._observe(line)
 
 

@@ -6,12 +6,23 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from indexer.store import Build
-from service import problems
+from service import openapi, problems
 from service.access import BodyLimit, RequestLog
+from service.administration import Administration
+from service.answering import Answering
+from service.cursors import Cursors, kept_secret
+from service.dialects import Dialects
+from service.embedding import Embedder
+from service.explaining import Explaining
+from service.guard import Guard
+from service.headers import HeaderRules
+from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
-from service.routes import documents, health, page, search
+from service.problems import REQUEST_ID
+from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -31,12 +42,16 @@ def create_app(
         open_searchers: Called when the app starts, and again on request as long as it fails.
         settings: Bounds, deadlines and the default index.
         on_ready: Told of the build once the default index answers.
+
+    Raises:
+        KeysError: The key file is damaged.
+        SettingsError: Others could reach the service, and there are no keys.
     """
 
-    metrics = Metrics()
+    metrics, ring = Metrics(), open_keyring(settings)
 
     def count(line: Mapping[str, Any]) -> None:
-        if line["path"] == search.PATH:
+        if line["path"] == search.PATH or "mode" in line:
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
     def opened(build: Build) -> None:
@@ -46,11 +61,16 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
-        app.state.metrics, app.state.serving, app.state.settings = metrics, serving, settings
+        app.state.serving = serving
+        app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
+        app.state.explaining = Explaining(serving, settings)
+        app.state.administration = Administration(serving, settings)
+        app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
         finally:
+            await app.state.administration.close()
             await serving.close()
 
     app = FastAPI(
@@ -60,11 +80,37 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.draining = False
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestLog, observe=count)
+    app.state.metrics, app.state.settings = metrics, settings
+    _wrap(app, settings, ring, count)
     problems.install(app)
-    for routes in (search.router, documents.router, health.router, page.router):
-        app.include_router(routes)
+    for routes in (search, batch, similar, explain, documents, builds, openai, tei, health, page):
+        app.include_router(routes.router)
+    if settings.metrics_port is None:
+        app.include_router(health.scraped)
+    openapi.install(app)
     return app
+
+
+def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Mapping[str, Any]], None]) -> None:
+    """The layers around the routes, the innermost first."""
+    app.add_middleware(Guard, ring=ring)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Dialects)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID],
+            expose_headers=[REQUEST_ID, "Retry-After", "WWW-Authenticate"],
+        )
+    app.add_middleware(HeaderRules)
+    app.add_middleware(RequestLog, observe=observe)
+
+
+def _cursor_secret(settings: Settings) -> bytes:
+    given = settings.cursor_secret
+    return given.get_secret_value().encode() if given else kept_secret(settings.data)

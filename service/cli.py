@@ -11,6 +11,7 @@ import typer
 
 import indexer.cli
 import model.cli
+import service.key_cli
 from indexer.store import Mode
 from model.options import Interrupted, TrainingError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(indexer.cli.app, name="index")
 app.add_typer(model.cli.app, name="model")
+app.add_typer(service.key_cli.app, name="key")
 app.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(indexer.cli.evaluate)
 
 INTERRUPTED = 130
@@ -140,37 +142,30 @@ def explain(
     query: Query,
     document_id: Annotated[str, typer.Argument(metavar="DOC_ID", callback=_text)],
     index: Index = None,
+    limit: Annotated[int, typer.Option(min=1, help="Results of the search that it is or is not in.")] = 10,
+    rank: Annotated[bool, typer.Option(help="Find its true rank, which may read every document.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Show what each word adds to the score of one document, found or not; of a long one, of its best passage."""
-    import json
-    from dataclasses import asdict
+    from time import perf_counter
 
-    from service.render import passage_out
+    from service.explain_terminal import show_explanation
+    from service.inquiry import Inquiry, explain_document, timed
     from service.searcher import open_searchers
-    from service.terminal import show_explanation
 
     settings = _changed(ctx, index=index)
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        vector = searcher.encode(query).vector
-        point = searcher.document(document_id, vector)
-        parts, terms = vector.score(point.vector), searcher.explain(query, vector, point).terms
+        began = perf_counter()
+        encoding = searcher.encode(query)
+        encoded = perf_counter()
+        inquiry = Inquiry(query=query, encoding=encoding, limit=limit, rank=rank)
+        answer = explain_document(searcher, inquiry, document_id)
+        timed(answer, {"encode": encoded - began, "explain": perf_counter() - encoded})
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "id": document_id,
-                    "passage": passage_out(point).model_dump(),
-                    "score": parts.score,
-                    "parts": parts._asdict(),
-                    "explain": [asdict(term) for term in terms],
-                },
-                indent=2,
-            )
-        )
+        typer.echo(answer.model_dump_json(exclude_none=True, indent=2))
     else:
-        show_explanation(point, parts, terms)
+        show_explanation(answer, document_id)
 
 
 def _changed(ctx: typer.Context, **flags: str | int | None) -> "Settings":
@@ -198,6 +193,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     from model.artifact import ArtifactError
     from model.encoder import ProviderError
     from model.lines import SourceError
+    from service.keys import KeysError
     from service.searcher import DocumentNotFound, QueryRefused
     from service.settings import SettingsError
 
@@ -207,6 +203,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
         ChunkingError,
         DocumentNotFound,
         EncoderDied,
+        KeysError,
         model.cli.MissingExtra,
         OSError,
         ProviderError,

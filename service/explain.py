@@ -95,7 +95,7 @@ def explain(
         document_words: The document's passage.
         vocabulary: WordPiece strings by id.
     """
-    asked, held = _word_by_entry(query_words), _word_by_entry(document_words)
+    asked, held = word_by_entry(query_words), word_by_entry(document_words)
     shared, mine, theirs = np.intersect1d(
         query.ot_indices, document.ot_indices, assume_unique=True, return_indices=True
     )
@@ -103,13 +103,13 @@ def explain(
     terms = []
     for index, left, right in values:
         entry = vocabulary[index]
-        word = held.get(entry) or asked.get(entry) or _spell(entry)
+        word = held.get(entry) or asked.get(entry) or spell(entry)
         terms.append(Term(entry, word, left, right, left * right, entry in asked, entry in held))
     terms.sort(key=lambda term: (-term.contribution, term.entry))
     return Explanation(terms, _carriers(document_words, terms))
 
 
-def _word_by_entry(words: Iterable[Word]) -> dict[str, str]:
+def word_by_entry(words: Iterable[Word]) -> dict[str, str]:
     """The word that each entry belongs to; the one with the fewest pieces where it belongs to several."""
     words = list(words)
     found = {word.entries[0]: word.text for word in words if len(word.entries) == 1}
@@ -125,7 +125,8 @@ def _whole(entries: Sequence[str]) -> str:
     return "".join(entry.removeprefix(PIECE) for entry in entries)
 
 
-def _spell(entry: str) -> str:
+def spell(entry: str) -> str:
+    """An entry that stands in no text, as a word: a piece with a hyphen before it."""
     return f"-{entry.removeprefix(PIECE)}" if entry.startswith(PIECE) else entry
 
 

@@ -1,8 +1,10 @@
 """What Prometheus sees. One registry per app, so that two apps in one process do not meet in it."""
 
 from collections.abc import Callable, Mapping
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
 from indexer.store import Build
 
@@ -52,6 +54,9 @@ class Metrics:
         self._writes = Counter(
             "dupmae_writes", "Documents put or deleted live, acknowledged.", ["index", "kind"], registry=registry
         )
+        self._embedded = Counter(
+            "dupmae_embedded_texts", "Texts encoded for callers who wanted vectors.", ["role"], registry=registry
+        )
         self._serving: dict[str, Build] = {}
 
     def watch_queues(self, *, encoder: Callable[[], int], store: Callable[[], int]) -> None:
@@ -83,18 +88,26 @@ class Metrics:
         """A document was put or deleted."""
         self._writes.labels(index, kind).inc()
 
+    def embedded(self, role: str, texts: int) -> None:
+        """Texts were encoded for a caller who wanted their vectors."""
+        self._embedded.labels(role).inc(texts)
+
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""
         self._requests.labels(mode, status).inc()
 
     def searched(self, index: str, took: Mapping[str, float], *, batch: int, truncated: bool, found: bool) -> None:
-        """A search ran to its end; `took` in seconds by stage, `batch` 0 when nothing was encoded for it."""
+        """A search ran to its end; `took` in seconds by stage, `batch` 0 where nothing was encoded for it."""
         for stage, seconds in took.items():
             self._stages.labels(stage).observe(seconds)
         if batch:
             self._batch_size.observe(batch)
         self._truncated.inc(truncated)
         self._zero_results.labels(index).inc(not found)
+
+    def serve(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+        """Serve them in a thread, at any path of that address; OSError when it is taken."""
+        return start_http_server(port, addr=host, registry=self._registry)
 
     def text(self) -> bytes:
         """The exposition format that Prometheus scrapes."""

@@ -4,14 +4,19 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
 
 from indexer.store import Build
 from service.access import LOGGER as REQUESTS
+from service.access import Discreet
 from service.app import create_app
+from service.headers import MAX_HEADER_BYTES, MAX_URL_BYTES
+from service.keyring import open_keyring
+from service.metrics import Metrics
 from service.searcher import open_searchers
 from service.settings import Settings, SettingsError
 from service.stopping import Stop
@@ -25,7 +30,8 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
         on_ready: Called with the address and the build once the default index answers.
 
     Raises:
-        SettingsError: The address is taken or not ours.
+        KeysError: As `create_app`.
+        SettingsError: An address is taken or not ours, or as `create_app`.
     """
     _log_to_stderr(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -34,24 +40,33 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
         app = create_app(lambda: open_searchers(settings), settings, on_ready=lambda build: on_ready(address, build))
         drain_s = settings.drain_s
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=drain_s,
+            http="h11",  # bounds what it holds of a request line and headers, which httptools does not
+            h11_max_incomplete_event_size=MAX_URL_BYTES + MAX_HEADER_BYTES,
         )
         server = uvicorn.Server(config)
         announce = partial(setattr, app.state, "draining", True)
         stop = Stop(server, announce, lead_s=settings.drain_lead_s, drain_s=drain_s)
         server.handle_exit = stop.begin  # type: ignore[method-assign] # uvicorn makes it its signal handler
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            return
+        with _scraped(settings, app.state.metrics):
+            try:
+                server.run(sockets=[listener])
+            except KeyboardInterrupt:
+                return
 
 
 def check_address(settings: Settings) -> None:
     """Fail now if `run` could not listen later.
 
     Raises:
-        SettingsError: The address is taken or not ours.
+        KeysError: As `open_keyring`.
+        SettingsError: The address is taken or not ours, or as `open_keyring`.
     """
+    open_keyring(settings)
     listen(settings.host, settings.port).close()
 
 
@@ -74,6 +89,24 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+@contextmanager
+def _scraped(settings: Settings, metrics: Metrics) -> Iterator[None]:
+    """Serve the metrics on their own port, if there is to be one."""
+    if settings.metrics_port is None:
+        yield
+        return
+    try:
+        server, _ = metrics.serve(settings.host, settings.metrics_port)
+    except OSError as error:
+        place = f"{settings.host}:{settings.metrics_port}"
+        raise SettingsError(f"cannot serve metrics on {place}: {error.strerror}; change DUPMAE_METRICS_PORT") from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(host, host)
@@ -81,9 +114,11 @@ def _address(listener: socket.socket) -> str:
 
 
 def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    others = logging.StreamHandler()
+    others.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[others], level=logging.WARNING)
     logging.getLogger("dupmae").setLevel(settings.log_level.upper())
     lines = logging.StreamHandler()
-    lines.setFormatter(logging.Formatter("%(message)s"))
+    lines.setFormatter(Discreet("%(message)s"))
     REQUESTS.addHandler(lines)
     REQUESTS.propagate = False

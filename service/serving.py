@@ -38,6 +38,10 @@ class NotReady(Exception):
     """An index cannot be served now; the message is the reason, with its remedy."""
 
 
+class SwitchFailed(Exception):
+    """What was published cannot be served, and the index answers as before; the message has the reason."""
+
+
 class NotWritable(Exception):
     """This service takes no live writes."""
 
@@ -137,6 +141,41 @@ class Serving:
             if desk := self._desks.get(index):
                 await self._try_to_switch(index, desk)
 
+    async def switch_now(self, index: str) -> Build:
+        """As `switch`, but opening an index that is not open, and said aloud when it cannot be done.
+
+        Returns:
+            The facts of the build that answers.
+
+        Raises:
+            SwitchFailed: The present build goes on answering, and the service goes on trying.
+            IndexNotFound, NotReady: As `desk`.
+        """
+        async with self.desk(index) as before, self._switching:
+            self._setbacks.try_at_once(index)
+            await self._try_to_switch(index, before)
+            if reason := self._setbacks.reason(index):
+                raise SwitchFailed(
+                    f"index {index!r} goes on answering from build {before.build.id}, and the service goes on trying "
+                    f"to follow what is published: {reason}"
+                )
+            return self._desks[index].build
+
+    def serves(self, index: str) -> Build | None:
+        """The facts of the build that an index answers from here, live writes counted; None if it is not open."""
+        return self._desks[index].build if index in self._desks else None
+
+    async def connected(self) -> Searchers:
+        """The connection to the engine, made now when there is none.
+
+        Raises:
+            StoreUnavailable: It cannot be reached.
+        """
+        async with self._connecting:
+            if self._searchers is None:
+                self._searchers = await asyncio.to_thread(self._open_searchers)
+            return self._searchers
+
     async def close(self) -> None:
         """Answer the queries that wait, then close what was opened."""
         async with self._switching:  # a switch that has begun is finished: nobody could close what its thread opens
@@ -166,10 +205,7 @@ class Serving:
 
     async def _open(self, index: str) -> Desk:
         try:
-            async with self._connecting:
-                if self._searchers is None:
-                    self._searchers = await asyncio.to_thread(self._open_searchers)
-            desk = await self._load(self._searchers, index)
+            desk = await self._load(await self.connected(), index)
         except (StoreError, ArtifactError, ProviderError) as error:
             if isinstance(error, IndexNotFound) and index != self._settings.index:
                 raise

@@ -6,16 +6,18 @@ A misspelt setting that is silently ignored costs an afternoon, so `load` refuse
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import DotEnvSettingsSource, SettingsConfigDict
 
 from indexer.settings import IndexSettings
 
 PREFIX = "DUPMAE_"
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 
 
 class SettingsError(Exception):
@@ -29,6 +31,16 @@ class Settings(IndexSettings):
 
     host: str = Field("127.0.0.1", description="Address the service listens on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65_535, description="Port the service listens on; 0 takes a free one.")
+    keys: Path | None = Field(None, description="File of the keys; `keys.json` in the data folder when unset.")
+    anonymous: bool = Field(
+        False, description="Without keys, answer everybody who can reach an address that is not loopback."
+    )
+    cors_origins: str = Field(
+        "", description="Origins whose pages may ask from a browser, such as https://a.example, separated by commas."
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="Port of its own for /metrics, which is not on the other one then."
+    )
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
     max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
     max_queue: int = Field(
@@ -43,8 +55,22 @@ class Settings(IndexSettings):
         64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
     )
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
+    max_text_chars: int = Field(
+        16_384, ge=1, description="Characters a text to encode or explain may have; a longer one is answered 422."
+    )
     max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
+    max_depth: int = Field(
+        2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."
+    )
+    max_searches: int = Field(32, ge=1, description="Searches one batch may hold; more is answered 422.")
+    max_texts: int = Field(256, ge=1, description="Texts one request may have embedded; more is answered 422.")
     max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
+    cursor_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs the cursors of pages; replicas without a shared data folder need the same. Unset: one that "
+        "is made and kept in the data folder.",
+    )
     switch_s: float = Field(
         2.0, ge=0.05, le=3_600, description="Seconds between two looks for another published build to answer from."
     )
@@ -62,6 +88,24 @@ class Settings(IndexSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_queries: bool = Field(False, description="Write the text of each query to the request log.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact(cls, value: str) -> str:
+        for origin in _listed(value):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no exact origin such as https://a.example or http://localhost:3000")
+        return value
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may ask from a browser."""
+        return _listed(self.cors_origins)
+
+    @property
+    def key_file(self) -> Path:
+        """Where the keys are kept."""
+        return self.keys or self.data / "keys.json"
 
 
 class Row(NamedTuple):
@@ -98,6 +142,10 @@ def table() -> list[Row]:
         Row(PREFIX + name.upper(), _type_name(field.annotation), _default(field.default), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
+
+
+def _listed(value: str) -> list[str]:
+    return [each.strip() for each in value.split(",") if each.strip()]
 
 
 def _refuse_unknown(names: set[str]) -> None:

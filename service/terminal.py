@@ -1,16 +1,9 @@
 """How the terminal shows an answer."""
 
-from collections.abc import Iterable
-
 from rich.console import Console, Group
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from indexer.points import place
-from indexer.store import Point
-from model.vector import Parts
-from service.explain import Term
 from service.schemas import ResultOut, SearchResponse
 
 BAR = 16
@@ -25,29 +18,13 @@ def show_answer(answer: SearchResponse) -> None:
         console.print(_result(rank, result, best))
     meta = answer.meta
     took = sum(meta.took_ms.values())
+    assert meta.index.documents is not None  # nobody is confined who asks without a service
     found = f"{len(answer.results)} of {meta.index.documents:,} documents" if answer.results else "Nothing found"
     console.print(f"{found} · {meta.mode} · index {meta.index.name} · {meta.model.name} · {took:.0f} ms", style="dim")
     if not meta.complete:
         console.print("More documents may match: the best passages belong to these few.", style="yellow")
     if meta.query.truncated:
         console.print(f"The query has {meta.query.tokens} tokens; the model read only its beginning.", style="yellow")
-
-
-def show_explanation(point: Point, parts: Parts, terms: Iterable[Term]) -> None:
-    """Print why a document matches: both parts, then what each word adds to the second."""
-    console = Console(highlight=False)
-    number, of, *_ = place(point)
-    title = str(point.payload.get("title") or point.payload["doc_id"])
-    console.print(Text.assemble((title, "bold"), (_place(number + 1, of), "dim")))
-    console.print(f"score {parts.score:.4f} = cls {parts.cls:.4f} + ot {parts.ot:.4f}\n")
-    table = Table("word", "query", "document", "adds", "", box=None, pad_edge=False)
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for term in terms:
-        weights = (f"{term.query_weight:.3f}", f"{term.document_weight:.3f}", f"{term.contribution:.4f}")
-        piece = "" if term.entry == term.word or term.word.startswith("-") else f" {term.entry}"
-        table.add_row(Text.assemble(term.word, (piece, "dim")), *weights, Text(_origin(term), "dim"))
-    console.print(table)
 
 
 def _result(rank: int, result: ResultOut, best: float) -> Group:
@@ -71,8 +48,3 @@ def _scores(result: ResultOut, best: float) -> Text:
         for name, part, style in (("cls", result.parts.cls, "blue"), ("ot", result.parts.ot, "green")):
             text.append(f"  {name} {part:.4f} ", "dim").append("▇" * round(BAR * max(part, 0.0) / best), style)
     return text
-
-
-def _origin(term: Term) -> str:
-    added = [side for side, held in (("query", term.in_query), ("document", term.in_document)) if not held]
-    return f"added to the {' and the '.join(added)}" if added else ""

@@ -1,38 +1,101 @@
-"""The words of a text as the model's tokenizer reads them, fast enough to explain every result of an answer.
+"""What a person reads of an explanation: whole words, and those that found no partner on the other side.
 
-A WordPiece tokenizer splits at white space and punctuation first and looks at each piece by itself. So in plain text a
-piece is tokenized once and remembered, and a text costs one regular expression and look-ups. Whatever is not plain, by
-letters or by what the tokenizer treats apart, is tokenized as a whole.
+A vocabulary holds pieces, of which a word may have several; the addends of a score belong to pieces. Here the pieces of
+one word are added up, so that the words add up to the same.
 """
 
-import re
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
-from model.encoder import Encoder
-from service.explain import Word, split_words
+from model.vector import FusedVector
+from service.explain import Term, Word, spell, word_by_entry
 
-PIECE = re.compile(r"[A-Za-z0-9]+|[!-/:-@\[-`{-~]")
-
-NOT_PLAIN = re.compile(r"[^\t\n\r\x20-\x7e]|\[[A-Z]+\]")
-"""Other letters, control characters, and what may be the name of a special token."""
-
-REMEMBERED = 2**15
-"""Pieces: more than an English text has, at a few megabytes."""
+LONELY = 5
+"""Words without a partner that are shown of each side."""
 
 
-class Words:
-    """Splits texts into words for one encoder. Thread-safe."""
+@dataclass(frozen=True, slots=True)
+class SharedWord:
+    """A word that query and document share, its pieces added up.
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._of_piece = lru_cache(REMEMBERED)(self._tokenized)
+    Attributes:
+        word: As `Term.word`.
+        entries: The vocabulary entries it is made of here.
+        query_weight: Their OT values in the query.
+        document_weight: Their OT values in the document.
+        contribution: What they add to the score.
+        in_query: The query holds it, or a piece of it; else the model added it there.
+        in_document: The same of the document.
+    """
 
-    def of(self, text: str) -> list[Word]:
-        """The distinct words of a text, in the order they first stand in it."""
-        if NOT_PLAIN.search(text):
-            return list(dict.fromkeys(self._tokenized(text)))
-        pieces = dict.fromkeys(PIECE.findall(text))
-        return list(dict.fromkeys(word for piece in pieces for word in self._of_piece(piece)))
+    word: str
+    entries: list[str]
+    query_weight: float
+    document_weight: float
+    contribution: float
+    in_query: bool
+    in_document: bool
 
-    def _tokenized(self, text: str) -> list[Word]:
-        return split_words(self._encoder.vocabulary[entry] for entry in self._encoder.token_ids(text))
+
+@dataclass(frozen=True, slots=True)
+class LonelyWord:
+    """A word, or pieces of one, that only one side has.
+
+    Attributes:
+        word: As `Term.word`.
+        weight: The OT values of those pieces.
+        in_text: The text of that side holds it; else the model added it.
+    """
+
+    word: str
+    weight: float
+    in_text: bool
+
+
+def shared_words(terms: Iterable[Term]) -> list[SharedWord]:
+    """The words of some terms, the largest contribution first.
+
+    >>> zip_, file = (Term(e, "zipfile", 1.0, w, w, True, True) for e, w in [("zip", 2.0), ("##file", 0.5)])
+    >>> [(word.word, word.entries, word.contribution) for word in shared_words([zip_, file])]
+    [('zipfile', ['zip', '##file'], 2.5)]
+    """
+    by_word = groupby(sorted(terms, key=attrgetter("word")), key=attrgetter("word"))
+    found = [_added_up(word, list(pieces)) for word, pieces in by_word]
+    return sorted(found, key=lambda word: (-word.contribution, word.word))
+
+
+def lonely_words(
+    vector: FusedVector, other: FusedVector, words: Sequence[Word], vocabulary: Sequence[str]
+) -> list[LonelyWord]:
+    """The strongest words of one side that the other side lacks: why a document was not found, or not higher.
+
+    Args:
+        vector: The side that has them.
+        other: The side that lacks them.
+        words: The text of the first.
+        vocabulary: WordPiece strings by id.
+    """
+    held, theirs = word_by_entry(words), frozenset(other.ot_indices.tolist())
+    weights: dict[str, float] = {}
+    for index, value in zip(vector.ot_indices.tolist(), vector.ot_values.tolist(), strict=True):
+        if index not in theirs:
+            entry = vocabulary[index]
+            word = held.get(entry) or spell(entry)
+            weights[word] = weights.get(word, 0.0) + value
+    strongest = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:LONELY]
+    texts = set(held.values())
+    return [LonelyWord(word, weight, word in texts) for word, weight in strongest]
+
+
+def _added_up(word: str, pieces: Sequence[Term]) -> SharedWord:
+    return SharedWord(
+        word,
+        [piece.entry for piece in pieces],
+        sum(piece.query_weight for piece in pieces),
+        sum(piece.document_weight for piece in pieces),
+        sum(piece.contribution for piece in pieces),
+        any(piece.in_query for piece in pieces),
+        any(piece.in_document for piece in pieces),
+    )

@@ -11,6 +11,7 @@ from service.routes.state import AppMetrics, AppServing, AppSettings
 from service.serving import NotReady
 
 router = APIRouter(tags=["health"])
+scraped = APIRouter(tags=["health"])
 
 
 @router.get("/livez", summary="Whether the process answers")
@@ -32,7 +33,12 @@ async def readyz(request: Request, serving: AppServing, settings: AppSettings) -
     return JSONResponse({"ready": True, "index": build.index, "build": build.id, "fingerprint": build.fingerprint})
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@scraped.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(metrics: AppMetrics) -> Response:
     """The exposition format, text version 0.0.4."""
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,127 +1,35 @@
 """`POST /v1/search`."""
 
-import asyncio
-import reprlib
-from collections.abc import Coroutine
-from time import perf_counter
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import Response
 
-from model.encoder import Encoding
-from service.desk import Desk
-from service.metrics import Metrics
-from service.problems import BadRequest, Problem, WrongArtifact
-from service.render import render, respond
-from service.routes.state import AppMetrics, AppServing, AppSettings
-from service.schemas import ResultOut, SearchRequest, SearchResponse
-from service.searcher import Searcher
-from service.settings import Settings
+from service.examples import SEARCH
+from service.routes.reply import problems, reply, require_json, unless_gone
+from service.routes.state import AppAnswering, AppSettings, SearchCaller
+from service.schemas import SearchRequest, SearchResponse
 
 PATH = "/v1/search"
-ERRORS = (400, 404, 409, 413, 415, 422, 429, 503, 504)
-
-CALLER_GONE = 499
-"""The status that the log shows for a caller who hung up, as nginx has it; nobody receives it."""
-
-
-async def require_json(request: Request) -> None:
-    """Refuse a body that does not say it is JSON, instead of guessing."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise HTTPException(415, f"content type is {media_type or 'absent'}; send application/json")
-
+ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504)
 
 router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
 
 
-@router.post(
-    PATH,
-    response_model=SearchResponse,
-    summary="Find documents",
-    responses={status: {"model": Problem} for status in ERRORS},
-)
+@router.post(PATH, response_model=SearchResponse, summary="Find documents", responses=problems(*ERRORS))
 async def search(
-    request: Request, body: SearchRequest, serving: AppServing, metrics: AppMetrics, settings: AppSettings
+    request: Request,
+    body: Annotated[SearchRequest, Body(openapi_examples=SEARCH)],
+    caller: SearchCaller,
+    answering: AppAnswering,
+    settings: AppSettings,
 ) -> Response:
     """The best documents of one index for one query, each with an exact score."""
     request.state.log |= {"mode": body.mode, "index": body.index or settings.index}
     if settings.log_queries:
         request.state.log["query"] = body.query
-    _check_bounds(body, settings)
-    timeout_ms = min(body.timeout_ms or settings.timeout_ms, settings.timeout_ms)
-    deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
-    async with asyncio.timeout_at(deadline), serving.desk(body.index or settings.index) as desk:
-        _check_artifact(body, desk)
-        answer = await _unless_gone(request, _remembered(desk, body, metrics))
-    if answer is None:
-        return Response(status_code=CALLER_GONE)
-    request.state.log["results"] = len(answer.results)
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
-
-
-async def _remembered(desk: Desk, body: SearchRequest, metrics: Metrics) -> SearchResponse:
-    """The answer, worked out unless the desk remembers it; a caller who is late or gone is cancelled in any wait."""
-    answer = await desk.answer(body, lambda: _answer(desk, body, metrics))
-    if (took_ms := answer.meta.took_ms.get("cache")) is not None:
-        query, found = answer.meta.query, bool(answer.results)
-        metrics.searched(desk.build.index, {"cache": took_ms / 1000}, batch=0, truncated=query.truncated, found=found)
-    return answer
-
-
-async def _answer(desk: Desk, body: SearchRequest, metrics: Metrics) -> SearchResponse:
-    encoded = await desk.encode_query(body.query)
-    (results, complete), took = await desk.run(_retrieve, desk.searcher, body, encoded.encoding)
-    took |= {"queue": encoded.queued, "encode": encoded.encoded}
-    searcher, encoding = desk.searcher, encoded.encoding
-    metrics.searched(searcher.build.index, took, batch=encoded.batch, truncated=encoding.truncated, found=bool(results))
-    response = respond(searcher, encoding, results, mode=body.mode, complete=complete, took=took)
-    response.meta.index.documents = desk.build.documents
-    return response
-
-
-def _retrieve(
-    searcher: Searcher, body: SearchRequest, encoding: Encoding
-) -> tuple[tuple[list[ResultOut], bool], dict[str, float]]:
-    """What a thread does for an encoded query: results, whether they are complete, and seconds by stage."""
-    began = perf_counter()
-    hits, complete = searcher.retrieve(
-        encoding.vector, mode=body.mode, limit=body.limit, filter=body.filter, group_by=body.group_by
-    )
-    retrieved = perf_counter()
-    results = render(searcher, body.query, encoding, hits, with_=body.with_)
-    return (results, complete), {"retrieve": retrieved - began, "render": perf_counter() - retrieved}
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, SearchResponse]) -> SearchResponse | None:
-    """The outcome of `work`, or None when the caller hung up first; then `work` is cancelled."""
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_hung_up(request))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _check_bounds(body: SearchRequest, settings: Settings) -> None:
-    if len(body.query) > settings.max_query_chars:
-        raise BadRequest("query", f"{len(body.query)} characters; at most {settings.max_query_chars} are taken")
-    if not body.query.strip():
-        raise BadRequest("query", "only white space; ask with at least one word")
-    if body.limit > settings.max_limit:
-        raise BadRequest("limit", f"{body.limit} results; at most {settings.max_limit} are returned")
-
-
-def _check_artifact(body: SearchRequest, desk: Desk) -> None:
-    served = desk.searcher.encoder.fingerprint
-    if body.fingerprint not in {None, served}:
-        asked = reprlib.repr(body.fingerprint)
-        raise WrongArtifact(f"this index is served by artifact {served}, not by {asked}; drop `fingerprint`")
+    deadline = answering.deadline(body.timeout_ms)
+    answer = await unless_gone(request, answering.search(body, caller, deadline=deadline))
+    if answer is not None:
+        request.state.log["results"] = len(answer.results)
+    return reply(answer)

@@ -151,6 +151,9 @@ async def test_a_remembered_answer_is_the_answer_and_says_that_it_was_remembered
         {"with": ["explain"]},
         {"filter": {"must": [{"key": "metadata.lang", "match": {"value": "en"}}]}},
         {"index": "letters"},
+        {"min_score": 0.5},
+        {"facets": ["metadata.lang"]},
+        {"depth": 20},
     ],
 )
 async def test_another_request_shares_the_vector_and_not_the_answer(serve: Serve, other: dict[str, object]) -> None:

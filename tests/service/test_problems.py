@@ -168,19 +168,21 @@ async def test_an_unknown_path_is_a_404_and_a_wrong_method_a_405(serve: Serve) -
 
 
 class StubbornStore:
-    """A store as a failing or hanging server would make it: foreign, so made up. Only `search` misbehaves."""
+    """A store as a failing or hanging server would make it: foreign, so made up. Only `search` misbehaves, once warm."""
 
     def __init__(self, store: Store, error: Exception | None = None) -> None:
         self._store = store
         self._error = error
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
+        self._warm = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def search(self, *_: object, limit: int, **__: object) -> list[Hit]:
-        if limit == 1:  # the warm-up
+    def search(self, *_: object, **__: object) -> list[Hit]:
+        if not self._warm:
+            self._warm = True
             return []
         self.entered.release()
         if self._error:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from model.artifact import BUNDLED, Artifact
 from model.encoder import Encoder
 from service.explain import split_words
-from service.words import Words
+from service.splitter import Splitter
 
 ALPHABET = st.sampled_from([*"aAbzZ019 \t\n.,-_'\"[](){}<>/\\|@#$%^&*+=~`!?:;", "é", "ß", "中", "\x00", "\u200b"])
 TEXTS = st.one_of(
@@ -25,12 +25,12 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def words(encoder: Encoder) -> Words:
-    return Words(encoder)
+def splitter(encoder: Encoder) -> Splitter:
+    return Splitter(encoder)
 
 
 @settings(deadline=None)
 @given(text=TEXTS)
-def test_piece_by_piece_is_as_a_whole(words: Words, encoder: Encoder, text: str) -> None:
+def test_piece_by_piece_is_as_a_whole(splitter: Splitter, encoder: Encoder, text: str) -> None:
     whole = split_words(encoder.vocabulary[entry] for entry in encoder.token_ids(text))
-    assert words.of(text) == list(dict.fromkeys(whole))
+    assert splitter.words(text) == list(dict.fromkeys(whole))
