@@ -168,7 +168,7 @@ async def test_an_unknown_path_is_a_404_and_a_wrong_method_a_405(serve: Serve) -
 
 
 class StubbornStore:
-    """A store as a failing or hanging server would make it: foreign, so made up. Only `search` misbehaves, once warm."""
+    """A store as a failing or hanging server would make it: foreign, so made up. Only `search` fails, once warm."""
 
     def __init__(self, store: Store, error: Exception | None = None) -> None:
         self._store = store
