@@ -11,6 +11,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 # --no-compile: what is never imported is never compiled, which takes 8 s of 20 off the first install.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
+# Bytecode is what the second process of an environment starts from: without it each one that imports torch compiles
+# torch anew, 8 s of a core, and the tests start many.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compose check format lock clean
 
@@ -21,7 +25,7 @@ demo: $(VENV)/runtime ## Index Python's own documentation and serve it on http:/
 	@exec $(BIN)/dupmae demo --port $(PORT)
 
 test: check ## Check, then run every test that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-compose: $(VENV)/dev ## Build the images and bring up the stack, with podman: needs root and minutes
 	TEST_COMPOSE=1 $(BIN)/python -m pytest -s -m compose tests/deploy

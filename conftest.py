@@ -8,12 +8,22 @@ from importlib.util import find_spec
 
 import pytest
 
+# Networks of tests are too small for two threads to be faster than one, and tests run side by side. Set before anything
+# imports torch, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+FRAMEWORKS = {"langchain_core": "service/langchain.py", "llama_index": "service/llamaindex.py"}
+"""Libraries that only one module needs, and that module, whose doctests cannot be collected without it."""
+
+collect_ignore = [module for library, module in FRAMEWORKS.items() if not find_spec(library)]
+
 MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "gpu": (lambda: shutil.which("nvidia-smi"), "needs a CUDA device"),
     "server": (lambda: os.environ.get("TEST_QDRANT_URL"), "needs a Qdrant server; set TEST_QDRANT_URL"),
     "data": (lambda: os.environ.get("TEST_DATA"), "needs the judged collections; set TEST_DATA to their folder"),
     "ray": (lambda: find_spec("ray"), "needs Ray; pip install ray"),
     "compose": (lambda: os.environ.get("TEST_COMPOSE"), "needs root, podman and minutes; make test-compose"),
+    "frameworks": (lambda: all(map(find_spec, FRAMEWORKS)), f"needs {' and '.join(FRAMEWORKS)}"),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 

@@ -10,12 +10,11 @@ Everything that is read is accounted for: read = encoded + unchanged + dead.
 
 import hashlib
 import json
-import logging
 import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -30,11 +29,9 @@ from indexer.filling import Filling, Tally, digest_line
 from indexer.ledger import Ledger, ledger_path, plan_of
 from indexer.patience import patiently
 from indexer.reconcile import reconcile, remove
-from indexer.reuse import reusable
-from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError, StoreUnavailable
+from indexer.reuse import opened_base
+from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError
 from model.encoder import Encoder
-
-LOGGER = logging.getLogger("dupmae.build")
 
 
 class BuildError(Exception):
@@ -126,20 +123,20 @@ def build_index(
         dead = stack.enter_context(DeadLetters(options.dead_letters, options.max_bad))
         making = _Making(engine, build, store, options, progress)
         try:
-            base = _base(engine, build, options, stack)
-            filling = Filling(
-                store,
-                ledger,
-                dead,
-                making.tally,
-                base=base,
-                patience_s=options.patience_s,
-                watch=progress,
-                save=making.save,
-            )
-            making.enter("encoding")
-            with encoding or encoding_here(chunker) as encoders:
-                digest = filling.run(records, encoders)
+            with opened_base(engine, build) if options.reuse else nullcontext() as base:
+                filling = Filling(
+                    store,
+                    ledger,
+                    dead,
+                    making.tally,
+                    base=base,
+                    patience_s=options.patience_s,
+                    watch=progress,
+                    save=making.save,
+                )
+                making.enter("encoding")
+                with encoding or encoding_here(chunker) as encoders:
+                    digest = filling.run(records, encoders)
             _check_filled(making, ledger, dead)
             making.enter("indexing")
             patiently(store.optimize, for_s=options.patience_s)
@@ -259,20 +256,6 @@ def _opened(engine: Engine, build: Build) -> Store:
         raise
     except StoreError as error:
         raise StoreError(f"{error} Give --restart to begin anew.") from error
-
-
-def _base(engine: Engine, build: Build, options: BuildOptions, stack: ExitStack) -> Store | None:
-    """An older build to copy unchanged vectors from; None where there is none that can be read."""
-    older = reusable(engine, build) if options.reuse else None
-    if older is None:
-        return None
-    try:
-        return stack.enter_context(closing(engine.open(older.index, older.id)))
-    except StoreUnavailable:
-        raise
-    except StoreError as error:
-        LOGGER.warning("nothing is copied from build %s: %s", older.id, error)
-        return None
 
 
 def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:

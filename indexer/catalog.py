@@ -13,14 +13,23 @@ from operator import attrgetter
 from pathlib import Path
 
 from indexer.live import LiveBuild
+from indexer.reuse import opened_base
 from indexer.settings import IndexSettings
 from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, check_ready
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
 from model.encoder import Encoder
 
 
-def open_engine(settings: IndexSettings) -> Engine:
+class NoEarlierBuild(StoreError):
+    """There is nothing to roll back to."""
+
+
+def open_engine(settings: IndexSettings, *, timeout_s: int = 10) -> Engine:
     """The Qdrant server of the settings, or else the embedded engine in the data folder.
+
+    Args:
+        settings: Where it is.
+        timeout_s: How long a server may take for a request.
 
     Raises:
         StoreUnavailable: The server cannot be reached.
@@ -32,7 +41,7 @@ def open_engine(settings: IndexSettings) -> Engine:
     from indexer.qdrant import connect
 
     key = settings.qdrant_api_key
-    return connect(settings.qdrant_url, key.get_secret_value() if key else None)
+    return connect(settings.qdrant_url, key.get_secret_value() if key else None, timeout_s=timeout_s)
 
 
 def models_folder(settings: IndexSettings) -> Path:
@@ -158,9 +167,9 @@ def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Enc
         if not _is_live(engine, build):
             raise
         return build
-    with closing(store):
+    with closing(store), opened_base(engine, build) as base:
         live = LiveBuild(engine, store, encoder)
-        live.catch_up()
+        live.catch_up(base)
         live.save()
     return live.build
 
@@ -221,7 +230,8 @@ def rollback(settings: IndexSettings, engine: Engine, index: str) -> Build:
     Raises:
         ArtifactError: As `publish`.
         IndexNotFound: Nothing is published.
-        StoreError: No other build was live before, or as `publish`.
+        NoEarlierBuild: No other build was live before.
+        StoreError: As `publish`.
     """
     live = engine.published(index)
     build = _live_before(engine, live)
@@ -241,7 +251,7 @@ def _live_before(engine: Engine, live: Build) -> Build:
         return max(past, key=attrgetter("went_live"))
     if older := [build for build in others if live.went_live is None and build.created < live.created]:
         return older[0]
-    raise StoreError(
+    raise NoEarlierBuild(
         f"Index {live.index!r} has no ready build that was live before the published {live.id}; nothing changed. "
         "Publish another by its id: `dupmae index list` shows them."
     )

@@ -45,6 +45,7 @@ SCHEMA: dict[FieldType, edge.PayloadSchemaType] = {
     "bool": edge.PayloadSchemaType.Bool,
     "datetime": edge.PayloadSchemaType.Datetime,
     "text": edge.PayloadSchemaType.Text,
+    "geo": edge.PayloadSchemaType.Geo,
 }
 
 

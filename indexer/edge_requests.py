@@ -10,7 +10,9 @@ import numpy as np
 import qdrant_edge as edge
 
 from indexer import filters
+from indexer.geo import GeoBox, GeoPolygon, GeoRadius, Place
 from indexer.ranking import Scoring
+from indexer.store import Side
 from model.vector import FusedVector
 
 FULL_SCORE = edge.Formula(
@@ -24,6 +26,9 @@ RESCORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=
 
 STORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(ignore=True))
 """The score that is returned is that of the stored vectors alone."""
+
+EXACT = edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams(ignore=True))
+"""Every point is scored with its stored vectors."""
 
 
 def query_request(
@@ -44,16 +49,28 @@ def query_request(
     return edge.QueryRequest(limit=2 * depth, query=FULL_SCORE, prefetches=both, filter=where)
 
 
+def scored_request(query: FusedVector, side: Side, limit: int, filter: filters.Clauses | None) -> edge.QueryRequest:
+    """Ask for the best points by one side, exactly, with no more of each than the id of its document."""
+    vector: Any = query.cls.tolist() if side == "cls" else sparse_vector(query)
+    return edge.QueryRequest(
+        limit=limit,
+        query=edge.Query.Nearest(vector, using=side),
+        filter=edge_filter(filter) if filter else None,
+        params=EXACT,
+        with_payload=["parent_id"],
+    )
+
+
 def sparse_vector(vector: FusedVector) -> edge.SparseVector:
     """The OT side."""
     return edge.SparseVector(vector.ot_indices.tolist(), vector.ot_values.tolist())
 
 
 def edge_filter(clauses: filters.Clauses) -> edge.Filter:
-    """A checked filter."""
+    """A checked filter. Inside a nested one the engine takes an empty `should` for one that nothing fulfils."""
     return edge.Filter(
         must=_conditions(clauses.must),
-        should=_conditions(clauses.should),
+        should=_conditions(clauses.should) or None,
         must_not=_conditions(clauses.must_not),
         min_should=edge.MinShould(_conditions(clauses.min_should), clauses.min_count) if clauses.min_should else None,
     )
@@ -72,6 +89,18 @@ def _condition(condition: filters.Condition) -> "edge.ConditionType":
         case filters.DatetimeRange(key, bounds):
             instants = {bound: instant.isoformat() for bound, instant in bounds.items()}
             return edge.FieldCondition(key, range=edge.RangeDateTime(**instants))
+        case GeoRadius(key, center, radius):
+            return edge.FieldCondition(key, geo_radius=edge.GeoRadius(edge.GeoPoint(*center), radius))
+        case GeoBox(key, top_left, bottom_right):
+            box = edge.GeoBoundingBox(edge.GeoPoint(*top_left), edge.GeoPoint(*bottom_right))
+            return edge.FieldCondition(key, geo_bounding_box=box)
+        case GeoPolygon(key, exterior, interiors):
+            polygon = edge.GeoPolygon(_ring(exterior), [_ring(ring) for ring in interiors])
+            return edge.FieldCondition(key, geo_polygon=polygon)
+        case filters.ValuesCount(key, counts):
+            return edge.FieldCondition(key, values_count=edge.ValuesCount(**counts))
+        case filters.Nested(key, clauses):
+            return edge.NestedCondition(key, edge_filter(clauses))
         case filters.IsEmpty(key):
             return edge.IsEmptyCondition(key)
         case filters.IsNull(key):
@@ -80,6 +109,10 @@ def _condition(condition: filters.Condition) -> "edge.ConditionType":
             return edge.HasIdCondition(set(ids))
         case filters.Clauses():
             return edge_filter(condition)
+
+
+def _ring(places: Sequence[Place]) -> list[edge.GeoPoint]:
+    return [edge.GeoPoint(*place) for place in places]
 
 
 def _match(condition: filters.Match) -> "edge.MatchType":
@@ -91,6 +124,8 @@ def _match(condition: filters.Match) -> "edge.MatchType":
             return edge.MatchExcept(values)
         case "text":
             return edge.MatchText(values[0])
+        case "text_any":
+            return edge.MatchTextAny(values[0])
         case "value":
             # qdrant-edge 0.9 reads Python's True as the integer 1, which no boolean equals; numpy's it reads rightly.
             value: Any = np.bool_(values[0]) if isinstance(values[0], bool) else values[0]

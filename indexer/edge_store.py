@@ -8,12 +8,25 @@ from typing import Any
 import qdrant_edge as edge
 
 from indexer.checks import check_point_ids, check_points, check_vector
-from indexer.edge_requests import edge_filter, query_request, sparse_vector
+from indexer.edge_requests import edge_filter, query_request, scored_request, sparse_vector
+from indexer.facets import facet_clauses
 from indexer.filters import Clauses, parse_filter
 from indexer.locks import BuildLock
 from indexer.points import read_point
 from indexer.ranking import Candidate, Scoring, best_hits
-from indexer.store import DEFAULT_DEPTH, Build, Condition, Filter, Hit, Mode, Point, StoreError
+from indexer.store import (
+    DEFAULT_DEPTH,
+    Build,
+    Condition,
+    FacetCount,
+    Filter,
+    Hit,
+    Mode,
+    Point,
+    Scored,
+    Side,
+    StoreError,
+)
 from model.vector import FusedVector
 
 SCROLL_PAGE = 256
@@ -24,6 +37,9 @@ INDEXING_THRESHOLD_KB = 10_000
 
 class EdgeStore:
     """One build in a folder. Made by `EdgeEngine`."""
+
+    exclusive = True
+    """See `Store.exclusive`: a reader's lock keeps writers out, and a writer's everybody."""
 
     def __init__(self, build: Build, shard: edge.EdgeShard, lock: BuildLock, *, write: bool) -> None:
         self._build = build
@@ -59,11 +75,14 @@ class EdgeStore:
         points = {str(record.id): _point(record) for record in records}
         return [points[id] for id in ids if id in points]
 
-    def scroll(self, start: str | None = None) -> Iterator[Point]:
+    def scroll(self, start: str | None = None, *, filter: Filter | None = None) -> Iterator[Point]:
         """See `Store.scroll`."""
         offset: edge.PointId | None = start
+        where = edge_filter(parse_filter(filter, self._build.indexed_fields)) if filter else None
         while True:
-            request = edge.ScrollRequest(offset=offset, limit=SCROLL_PAGE, with_payload=True, with_vector=True)
+            request = edge.ScrollRequest(
+                offset=offset, limit=SCROLL_PAGE, filter=where, with_payload=True, with_vector=True
+            )
             with naming(self._build):
                 records, offset = self._shard.scroll(request)
             yield from map(_point, records)
@@ -95,6 +114,23 @@ class EdgeStore:
         clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
         candidates = partial(self._candidates, query, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
+
+    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
+        """See `Store.scored`."""
+        check_vector(query, self._build.dense_dim, "The query")
+        clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
+        with naming(self._build):
+            found = self._shard.query(scored_request(query, side, limit, clauses))
+        return [
+            Scored(str(point.id), str((point.payload or {}).get("parent_id", point.id)), point.score) for point in found
+        ]
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = edge_filter(facet_clauses(self._build, field, filter))
+        with naming(self._build):
+            found = self._shard.facet(edge.FacetRequest(field, limit=limit, exact=True, filter=where))
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`."""

@@ -19,7 +19,7 @@ from indexer.build import BuildOptions, Progress, build_index, ignore_progress, 
 from indexer.documents import BadRecord, Document, distinct, load_qrels, load_queries
 from indexer.edge import EdgeEngine
 from indexer.exact import Agreement, ExactScores, compare
-from indexer.grouping import grouped_hits
+from indexer.grouping import Wanted, grouped_hits
 from indexer.measures import MEASURES, Qrels, Run, judge, write_run
 from indexer.sources import read_documents
 from indexer.store import DEFAULT_DEPTH, Build, Chunking, Engine, Mode, Store
@@ -236,7 +236,7 @@ def _search(store: Store, vectors: Mapping[str, FusedVector], mode: Mode, depth:
     return {
         query: {
             str(hit.point.payload["doc_id"]): hit.score
-            for hit in grouped_hits(store, vector, mode=mode, limit=RANKED, depth=depth).hits
+            for hit in grouped_hits(store, vector, Wanted(mode), limit=RANKED, depth=depth).hits
         }
         for query, vector in vectors.items()
     }

@@ -137,8 +137,8 @@ class Filling:
         self._encoders = encoders
         self._ledger.begin_pass()
         try:
-            with ahead(self._windows(records), WINDOWS_AHEAD) as windows:
-                for submitted in in_flight(windows, partial(_submit, encoders), encoders.at_once + 1):
+            with ahead(windows(records), self._looked_up, WINDOWS_AHEAD) as looked_up:
+                for submitted in in_flight(looked_up, partial(_submit, encoders), encoders.at_once + 1):
                     self._write(submitted)
                     self._watch(self._tally)
                     if time.monotonic() - self._flushed > FLUSH_S:
@@ -153,12 +153,8 @@ class Filling:
             self._remove_vanished()
         return self._sha.hexdigest()
 
-    def _windows(self, records: Iterable[Document | BadRecord]) -> Iterator[_Window]:
-        """In the thread that reads."""
-        for some in windows(records):
-            yield self._looked_up(some)
-
     def _looked_up(self, records: list[Document | BadRecord]) -> _Window:
+        """In the thread that reads."""
         window, documents = _Window(read=len(records)), list[Document]()
         for record in records:
             if isinstance(record, BadRecord):

@@ -15,16 +15,20 @@ from typing import Literal, TypeVar, get_args
 from pydantic import JsonValue
 
 from indexer.checks import check_point_ids
+from indexer.geo import GEO_CONDITIONS, Geo, parse_geo
 from indexer.store import FieldType, Filter, InvalidFilter, StoreError
 
 T = TypeVar("T")
-MatchKind = Literal["value", "any", "except", "text"]
+MatchKind = Literal["value", "any", "except", "text", "text_any"]
 
 BOUNDS = ("gt", "gte", "lt", "lte")
 MATCH_KINDS: dict[str, MatchKind] = {kind: kind for kind in get_args(MatchKind)}
 
 MAX_DEPTH = 8
 """Filters inside filters; deeper ones are somebody probing for a recursion error."""
+
+MAX_SIZE = 4_096
+"""Conditions and values in all: a list of as many ids is a use, ten times as many are work without end."""
 
 CLAUSES = ("must", "should", "must_not", "min_should")
 CONDITIONS: dict[FieldType, tuple[str, ...]] = {
@@ -33,9 +37,16 @@ CONDITIONS: dict[FieldType, tuple[str, ...]] = {
     "float": ("range",),
     "bool": ("match.value",),
     "datetime": ("range",),
-    "text": ("match.text",),
+    "text": ("match.text", "match.text_any"),
+    "geo": GEO_CONDITIONS,
 }
-"""What a payload index of each type can answer; `is_empty` and `is_null` go with all of them."""
+"""What a payload index of each type can answer; `values_count`, `is_empty` and `is_null` go with all of them."""
+
+ALLOWED = (
+    *CLAUSES,
+    *("key", "match", "range", "values_count", *GEO_CONDITIONS, "nested", "is_empty", "is_null", "has_id"),
+)
+"""What a condition is made of."""
 
 VALUES: dict[FieldType, type[str | int | bool]] = {"keyword": str, "integer": int, "bool": bool, "text": str}
 TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
@@ -43,7 +54,10 @@ TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The field holds `values[0]` (`value`), one of them, something else (`except`) or every word of it (`text`)."""
+    """The field holds `values[0]` (`value`), one of them, something else (`except`), or words of a text.
+
+    Those are every word of `values[0]` (`text`) or one of them (`text_any`).
+    """
 
     key: str
     kind: MatchKind
@@ -64,6 +78,14 @@ class DatetimeRange:
 
     key: str
     bounds: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesCount:
+    """The field holds so many values: as many as its list has, 1 if it is none, 0 if it is missing."""
+
+    key: str
+    bounds: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +120,15 @@ class Clauses:
     min_count: int = 0
 
 
-Condition = Match | NumberRange | DatetimeRange | IsEmpty | IsNull | HasId | Clauses
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """One and the same object of the list at `key` keeps all that is asked; keys are those of the object."""
+
+    key: str
+    clauses: Clauses
+
+
+Condition = Match | NumberRange | DatetimeRange | Geo | ValuesCount | Nested | IsEmpty | IsNull | HasId | Clauses
 
 
 def parse_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Clauses:
@@ -110,7 +140,22 @@ def parse_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Clauses:
     >>> parse_filter({"must": {"key": "lang", "match": {"value": "en"}}}, {"lang": "keyword"}).must
     (Match(key='lang', kind='value', values=('en',)),)
     """
-    return _Parser(fields).clauses(filter, "filter", depth=1)
+    clauses = _Parser(fields).clauses(filter, "filter", depth=1)
+    if (size := _size(clauses)) > MAX_SIZE:
+        raise InvalidFilter(f"filter: {size} conditions and values; at most {MAX_SIZE} are taken.")
+    return clauses
+
+
+def _size(condition: "Condition") -> int:
+    """How many conditions, and values of them, an engine has to look at."""
+    match condition:
+        case Clauses(must, should, must_not, min_should):
+            return 1 + sum(map(_size, (*must, *should, *must_not, *min_should)))
+        case Nested():
+            return 1 + _size(condition.clauses)
+        case Match(values=values) | HasId(ids=values):
+            return 1 + len(values)
+    return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +188,25 @@ class _Parser:
         conditions = self.conditions(body.get("conditions"), f"{at}.conditions", depth)
         if not conditions:
             raise InvalidFilter(f"{at}.conditions: expected at least one condition.")
+        if count > len(conditions):  # the embedded engine leaves such a clause out where another stands beside it
+            raise InvalidFilter(f"{at}.min_count: expected at most the {len(conditions)} conditions, got {count}.")
         return conditions, count
 
     def condition(self, raw: JsonValue, at: str, depth: int) -> Condition:
-        body = _object(raw, at, allowed=(*CLAUSES, "key", "match", "range", "is_empty", "is_null", "has_id"))
+        body = _object(raw, at, allowed=ALLOWED)
         match sorted(body):
             case ["key", "match"]:
                 return self.match(self.key(body, at), body["match"], f"{at}.match")
             case ["key", "range"]:
                 return self.range(self.key(body, at), body["range"], f"{at}.range")
+            case ["key", "values_count"]:
+                return ValuesCount(self.key(body, at), _counts(body["values_count"], f"{at}.values_count"))
+            case ["geo_bounding_box" | "geo_polygon" | "geo_radius" as name, "key"]:
+                key = self.key(body, at)
+                self.serves(key, name, at)
+                return parse_geo(key, name, body[name], f"{at}.{name}")
+            case ["nested"]:
+                return self.nested(body["nested"], f"{at}.nested", depth)
             case ["is_empty"]:
                 return IsEmpty(self.key(_object(body["is_empty"], at, allowed=("key",)), f"{at}.is_empty"))
             case ["is_null"]:
@@ -161,10 +216,30 @@ class _Parser:
         nested = self.clauses(raw, at, depth + 1) if body.keys() <= set(CLAUSES) else Clauses()
         if nested == Clauses():
             raise InvalidFilter(
-                f"{at}: expected a key with match or range, or one of is_empty, is_null, has_id, or a filter that is "
-                f"not empty; got {', '.join(sorted(body)) or 'an empty object'}."
+                f"{at}: expected a key with match, range, values_count or one of geo, or one of nested, is_empty, "
+                f"is_null, has_id, or a filter that is not empty; got {', '.join(sorted(body)) or 'an empty object'}."
             )
         return nested
+
+    def nested(self, raw: JsonValue, at: str, depth: int) -> Nested:
+        """Inside, a declared `items[].name` is called `name`."""
+        body = _object(raw, at, allowed=("key", "filter"))
+        key = body.get("key")
+        prefix = f"{key.removesuffix('[]')}[]." if isinstance(key, str) else ""
+        inside = {
+            field.removeprefix(prefix): type
+            for field, type in self.fields.items()
+            if prefix and field.startswith(prefix)
+        }
+        if not isinstance(key, str) or not inside:
+            raise InvalidFilter(
+                f"{at}.key: no field inside {reprlib.repr(key)} is declared in this index; declare one as a path such "
+                "as metadata.items[].name, and build the index again."
+            )
+        clauses = _Parser(inside).clauses(body.get("filter"), f"{at}.filter", depth + 1)
+        if clauses == Clauses():
+            raise InvalidFilter(f"{at}.filter: expected a filter that is not empty.")
+        return Nested(key, clauses)
 
     def key(self, body: Mapping[str, JsonValue], at: str) -> str:
         key = body.get("key")
@@ -179,11 +254,11 @@ class _Parser:
     def match(self, key: str, raw: JsonValue, at: str) -> Match:
         body = _object(raw, at, allowed=tuple(MATCH_KINDS))
         if len(body) != 1:
-            raise InvalidFilter(f"{at}: expected exactly one of value, any, except, text; got {len(body)}.")
+            raise InvalidFilter(f"{at}: expected exactly one of {', '.join(MATCH_KINDS)}; got {len(body)}.")
         ((name, operand),) = body.items()
         kind = MATCH_KINDS[name]
         self.serves(key, f"match.{kind}", at)
-        if kind in ("value", "text"):
+        if kind in ("value", "text", "text_any"):
             values: Sequence[JsonValue] = [operand]
         elif isinstance(operand, list) and (operand or kind == "any"):
             values = operand
@@ -204,8 +279,8 @@ class _Parser:
         declared = self.fields[key]
         if condition not in CONDITIONS[declared]:
             raise InvalidFilter(
-                f"{at}: {key} is declared as {declared}, which takes {', '.join(CONDITIONS[declared])}, is_empty and "
-                f"is_null; got {condition}."
+                f"{at}: {key} is declared as {declared}, which takes {', '.join(CONDITIONS[declared])}, values_count, "
+                f"is_empty and is_null; got {condition}."
             )
 
 
@@ -220,6 +295,19 @@ def _object(raw: JsonValue | Filter, at: str, allowed: Sequence[str]) -> Mapping
 
 def _bounds(body: Mapping[str, JsonValue], read: Callable[[JsonValue, str], T], at: str) -> dict[str, T]:
     return {name: read(value, f"{at}.{name}") for name, value in body.items()}
+
+
+def _counts(raw: JsonValue, at: str) -> dict[str, int]:
+    body = _object(raw, at, allowed=BOUNDS)
+    if not body:
+        raise InvalidFilter(f"{at}: expected at least one of gt, gte, lt, lte.")
+    return _bounds(body, _count, at)
+
+
+def _count(raw: JsonValue, at: str) -> int:
+    if type(raw) is not int or not 0 <= raw < 2**31:
+        raise InvalidFilter(f"{at}: expected a whole number from 0, got {reprlib.repr(raw)}.")
+    return raw
 
 
 def _number(raw: JsonValue, at: str) -> float:

@@ -2,18 +2,40 @@
 
 Engines group differently or not at all, so it is done here, over hits that are in their final order. How many passages
 hold the wanted documents is not known beforehand, so twice as many are asked for until they do.
+
+At one depth a search has one list of hits, and a smaller limit gives its beginning: that is what pages rest on. So the
+depth is raised only where `limit` cannot be reached without.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
 from typing import Literal, NamedTuple
 
-from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Store
+from indexer.store import DEFAULT_DEPTH, Build, Filter, Hit, Mode, Point, Store
 from model.vector import FusedVector
 
 GroupBy = Literal["document", "passage"]
 
 MOST_PASSAGES = 8192
 """Passages looked at for one answer, unless more documents are wanted: they are fetched with their vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which hits are wanted, in which order.
+
+    Attributes:
+        mode: As for `Store.search`.
+        filter: Bounds the passages.
+        group_by: Each document once, by its best passage, or every passage by itself.
+        min_score: Hits that score less are left out.
+    """
+
+    mode: Mode = "fused"
+    filter: Filter | None = None
+    group_by: GroupBy = "document"
+    min_score: float | None = None
 
 
 class Grouped(NamedTuple):
@@ -23,40 +45,53 @@ class Grouped(NamedTuple):
         hits: Best first.
         complete: Whether there are as many as were asked for, or no more to be had. Else the bound on passages was
             reached first, and documents may be missing at the end.
+        ended: Whether nothing follows these.
+        depth: Candidates that each side brought.
     """
 
     hits: list[Hit]
-    complete: bool = True
+    complete: bool
+    ended: bool
+    depth: int
 
 
 def grouped_hits(
     store: Store,
     query: FusedVector,
+    wanted: Wanted = Wanted(),
     *,
-    mode: Mode = "fused",
     limit: int = 10,
     depth: int = DEFAULT_DEPTH,
-    filter: Filter | None = None,
+    most: int | None = None,
 ) -> Grouped:
-    """The best `limit` documents, each by its best passage.
+    """The best `limit` documents or passages.
 
     Args:
         store: The build to search.
         query: The encoded query.
-        mode: As for `Store.search`, whose arguments and errors these are.
-        limit: Documents to return.
+        wanted: Which.
+        limit: Hits to return.
         depth: Candidates each side brings; raised to the number of passages that is looked at.
-        filter: Bounds the passages.
+        most: Passages looked at; `MOST_PASSAGES`, or `limit` where that is more, unless given.
+
+    Raises:
+        StoreError: As `Store.search`.
     """
-    most = max(limit, MOST_PASSAGES)
-    looked_at = min(limit * passages_per_document(store.build), most)
+    most = most or max(limit, MOST_PASSAGES)
+    each = passages_per_document(store.build) if wanted.group_by == "document" else 1
+    looked_at = min(max(limit * each, min((limit + 1) * each, depth)), most)
+    least = -inf if wanted.min_score is None else wanted.min_score
     while True:
-        hits = store.search(query, mode=mode, limit=looked_at, depth=depth, filter=filter)
-        best = best_of_each(hits)[:limit]
-        exhausted = len(hits) < looked_at
-        if len(best) == limit or exhausted or looked_at == most:
-            return Grouped(best, len(best) == limit or exhausted)
-        looked_at = min(2 * looked_at, most)
+        hits = store.search(query, mode=wanted.mode, limit=looked_at, depth=depth, filter=wanted.filter)
+        ended = len(hits) < looked_at or hits[-1].score < least
+        best = [hit for hit in hits if hit.score >= least]
+        if wanted.group_by == "document":
+            best = best_of_each(best)
+        enough = len(best) > limit or (len(best) == limit and looked_at >= depth)
+        if enough or ended or looked_at == most:
+            complete = len(best) >= limit or ended
+            return Grouped(best[:limit], complete, ended and len(best) <= limit, max(depth, looked_at))
+        looked_at = min(2 * looked_at, most if looked_at >= depth else min(depth, most))
 
 
 def passages_per_document(build: Build) -> int:
@@ -66,7 +101,12 @@ def passages_per_document(build: Build) -> int:
 
 def best_of_each(hits: Iterable[Hit]) -> list[Hit]:
     """The first hit of each document."""
-    first: dict[object, Hit] = {}
+    first: dict[str, Hit] = {}
     for hit in hits:
-        first.setdefault(hit.point.payload.get("parent_id", hit.point.id), hit)
+        first.setdefault(parent(hit.point), hit)
     return list(first.values())
+
+
+def parent(point: Point) -> str:
+    """The id of the document that a point is a passage of; its own in a build that knew no passages."""
+    return str(point.payload.get("parent_id", point.id))

@@ -48,7 +48,7 @@ def stored_document(store: Store, document_id: str) -> Document | None:
     for passage in passages:
         start = cast(int, passage.payload.get("start", 0))
         text = text[:start].ljust(start) + str(passage.payload.get("text", ""))
-    return Document(document_id, str(first.get("title", "")), text, str(first.get("url", "")), _metadata(passages[0]))
+    return Document(document_id, str(first.get("title", "")), text, str(first.get("url", "")), metadata_of(passages[0]))
 
 
 class DocumentHeld(Exception):
@@ -108,7 +108,7 @@ class LiveBuild:
         """
         return self._write(Write.delete(document_id), [], may_remove)
 
-    def catch_up(self) -> None:
+    def catch_up(self, base: Store | None = None) -> None:
         """Replay what the journal holds beyond this build, and at first its unsettled writes; see `replay`."""
         end = self._journal.position()
         if end < self.build.journal:
@@ -117,7 +117,7 @@ class LiveBuild:
                 f"{self.build.journal}: writes are lost. Restore the journal, or build the index again."
             )
         if end > self._settled:
-            self._settled = replay(self._store, self._chunker, self._journal, self._settled)
+            self._settled = replay(self._store, self._chunker, self._journal, self._settled, base)
             self.build = replayed_facts(self._store, self.build, self._settled)
 
     def save(self) -> None:
@@ -143,7 +143,7 @@ class LiveBuild:
         self.catch_up()
         held = self._store.get([point_id(write.document_id)])
         existed = bool(held)
-        if existed and not may_change(metadata := _metadata(held[0])):
+        if existed and not may_change(metadata := metadata_of(held[0])):
             raise DocumentHeld(write.document_id, metadata)
         if write.document is None and not existed:
             return Written(0, False)
@@ -160,7 +160,8 @@ class LiveBuild:
         return Written(position, existed)
 
 
-def _metadata(point: Point) -> Metadata:
+def metadata_of(point: Point) -> Metadata:
+    """The metadata of the document that a stored passage is of."""
     metadata = point.payload.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import Full, Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,13 +25,14 @@ _END = object()
 
 
 @contextmanager
-def ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
-    """Iterate over `items` in a thread that is at most `size` of them ahead.
+def ahead(items: Iterable[T], each: Callable[[T], R], size: int) -> Iterator[Iterator[R]]:
+    """Iterate over what `each` makes of `items` in a thread that is at most `size` of them ahead.
 
-    Its exceptions are raised where it is read. Leaving the block ends the thread after the item it is at.
+    Exceptions are raised where it is read. Leaving the block waits for `each`, so that what it works with may be closed
+    then, and not for `items`: a source that gives nothing, such as an idle pipe, must not hold us.
     """
     queue: Queue[object] = Queue(size)
-    left = Event()
+    left, working = Event(), Lock()
 
     def put(item: object) -> None:
         while not left.is_set():
@@ -43,20 +44,22 @@ def ahead(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
     def run() -> None:
         try:
             for item in items:
-                put(item)
-                if left.is_set():
-                    return
+                with working:
+                    if left.is_set():
+                        return
+                    made = each(item)
+                put(made)
             put(_END)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
             put(_Failed(error))
 
-    thread = Thread(target=run, name="ahead", daemon=True)
-    thread.start()
+    Thread(target=run, name="ahead", daemon=True).start()
     try:
         yield _read(queue)
     finally:
         left.set()
-        thread.join(_LEAVE_S)  # and no longer: a source that gives nothing, such as an idle pipe, must not hold us
+        if working.acquire(timeout=_LEAVE_S):  # and no longer: it may wait for a store that is away
+            working.release()
 
 
 def in_flight(items: Iterable[T], submit: Callable[[T], R], depth: int) -> Iterator[R]:

@@ -32,6 +32,7 @@ SCHEMA: dict[FieldType, models.PayloadSchemaType] = {
     "bool": models.PayloadSchemaType.BOOL,
     "datetime": models.PayloadSchemaType.DATETIME,
     "text": models.PayloadSchemaType.TEXT,
+    "geo": models.PayloadSchemaType.GEO,
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from qdrant_client import models
 
 from indexer import filters
+from indexer.geo import GeoBox, GeoPolygon, GeoRadius, Place
 from indexer.ranking import Scoring
 from indexer.store import Point
 from model.vector import FusedVector
@@ -20,6 +21,9 @@ RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(resc
 
 STORED = models.SearchParams(quantization=models.QuantizationSearchParams(ignore=True))
 """The score that is returned is that of the stored vectors alone."""
+
+EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
+"""Every point is scored with its stored vectors."""
 
 BATCH_BYTES = 2**24
 """Half of what the server takes in one request, 32 MB, unless it was told otherwise."""
@@ -82,7 +86,7 @@ def qdrant_filter(clauses: filters.Clauses) -> models.Filter:
     min_should = models.MinShould(conditions=_conditions(clauses.min_should), min_count=clauses.min_count)
     return models.Filter(
         must=_conditions(clauses.must),
-        should=_conditions(clauses.should),
+        should=_conditions(clauses.should) or None,
         must_not=_conditions(clauses.must_not),
         min_should=min_should if clauses.min_should else None,
     )
@@ -100,6 +104,18 @@ def _condition(condition: filters.Condition) -> models.Condition:
             return models.FieldCondition(key=key, range=models.Range(**bounds))
         case filters.DatetimeRange(key, bounds):
             return models.FieldCondition(key=key, range=models.DatetimeRange(**bounds))
+        case GeoRadius(key, center, radius):
+            return models.FieldCondition(key=key, geo_radius=models.GeoRadius(center=_point(center), radius=radius))
+        case GeoBox(key, top_left, bottom_right):
+            box = models.GeoBoundingBox(top_left=_point(top_left), bottom_right=_point(bottom_right))
+            return models.FieldCondition(key=key, geo_bounding_box=box)
+        case GeoPolygon(key, exterior, interiors):
+            polygon = models.GeoPolygon(exterior=_ring(exterior), interiors=[_ring(ring) for ring in interiors])
+            return models.FieldCondition(key=key, geo_polygon=polygon)
+        case filters.ValuesCount(key, counts):
+            return models.FieldCondition(key=key, values_count=models.ValuesCount(**counts))
+        case filters.Nested(key, clauses):
+            return models.NestedCondition(nested=models.Nested(key=key, filter=qdrant_filter(clauses)))
         case filters.IsEmpty(key):
             return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
         case filters.IsNull(key):
@@ -110,6 +126,14 @@ def _condition(condition: filters.Condition) -> models.Condition:
             return qdrant_filter(condition)
 
 
+def _ring(places: Sequence[Place]) -> models.GeoLineString:
+    return models.GeoLineString(points=[_point(place) for place in places])
+
+
+def _point(place: Place) -> models.GeoPoint:
+    return models.GeoPoint(lon=place.lon, lat=place.lat)
+
+
 def _match(condition: filters.Match) -> models.Match:
     match condition.kind:
         case "any":
@@ -118,5 +142,7 @@ def _match(condition: filters.Match) -> models.Match:
             return models.MatchExcept.model_validate({"except": condition.values})
         case "text":
             return models.MatchText(text=str(condition.values[0]))
+        case "text_any":
+            return models.MatchTextAny(text_any=str(condition.values[0]))
         case "value":
             return models.MatchValue(value=condition.values[0])

@@ -3,6 +3,7 @@
 The server has no lock that one writer could hold; who writes to a build sees to it that nobody else does.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,19 +16,23 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from indexer.checks import check_point_ids, check_points, check_vector
+from indexer.facets import facet_clauses
 from indexer.filters import Clauses, parse_filter
 from indexer.points import read_point
-from indexer.qdrant_requests import qdrant_filter, query_request, sparse_vector, upsert_batches
+from indexer.qdrant_requests import EXACT, qdrant_filter, query_request, sparse_vector, upsert_batches
 from indexer.ranking import Candidate, Scoring, best_hits
 from indexer.store import (
     DEFAULT_DEPTH,
     Build,
     Condition,
+    FacetCount,
     Filter,
     Hit,
     IndexNotFound,
     Mode,
     Point,
+    Scored,
+    Side,
     StoreError,
     StoreUnavailable,
 )
@@ -40,6 +45,9 @@ POLL_S = 0.5
 
 class QdrantStore:
     """One build in a collection. Made by `QdrantEngine`, whose client it shares."""
+
+    exclusive = False
+    """See `Store.exclusive`."""
 
     def __init__(self, build: Build, client: QdrantClient, collection: str, *, write: bool) -> None:
         self._build = build
@@ -86,13 +94,14 @@ class QdrantStore:
         points = {str(record.id): _point(record) for record in records}
         return [points[id] for id in ids if id in points]
 
-    def scroll(self, start: str | None = None) -> Iterator[Point]:
+    def scroll(self, start: str | None = None, *, filter: Filter | None = None) -> Iterator[Point]:
         """See `Store.scroll`."""
         offset: Any = start
+        where = qdrant_filter(parse_filter(filter, self._build.indexed_fields)) if filter else None
         while True:
             with answering(self._client):
                 records, offset = self._client.scroll(
-                    self._collection, limit=SCROLL_PAGE, offset=offset, with_payload=True, with_vectors=True
+                    self._collection, where, limit=SCROLL_PAGE, offset=offset, with_payload=True, with_vectors=True
                 )
             yield from map(_point, records)
             if offset is None:
@@ -123,6 +132,32 @@ class QdrantStore:
         clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
         candidates = partial(self._candidates, query, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
+
+    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
+        """See `Store.scored`."""
+        check_vector(query, self._build.dense_dim, "The query")
+        clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
+        with answering(self._client):
+            found = self._client.query_points(
+                self._collection,
+                query=query.cls.tolist() if side == "cls" else sparse_vector(query),
+                using=side,
+                query_filter=qdrant_filter(clauses) if clauses else None,
+                search_params=EXACT,
+                limit=limit,
+                with_payload=["parent_id"],
+            )
+        return [
+            Scored(str(point.id), str((point.payload or {}).get("parent_id", point.id)), point.score)
+            for point in found.points
+        ]
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = qdrant_filter(facet_clauses(self._build, field, filter))
+        with answering(self._client):
+            found = self._client.facet(self._collection, field, facet_filter=where, limit=limit, exact=True)
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`. Each write has waited for the server, so nothing is left to do."""
@@ -189,6 +224,8 @@ def answering(client: QdrantClient) -> Iterator[None]:
         yield
     except ResponseHandlingException as error:
         raise StoreUnavailable(f"{server} does not answer ({error.source}); check DUPMAE_QDRANT_URL.") from error
+    except json.JSONDecodeError as error:
+        raise StoreUnavailable(f"{server} replied with something else than JSON ({error}); try again.") from error
     except ResourceExhaustedResponse as error:
         raise StoreUnavailable(f"{server} is overloaded; try again in {error.retry_after_s} s.") from error
     except UnexpectedResponse as error:

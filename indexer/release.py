@@ -3,12 +3,12 @@
 Nothing is removed before the pointer has moved, and what is published stays as it is when a build is refused.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from indexer.build import BuildError
+from indexer.build import BuildError, BuildInterrupted
 from indexer.catalog import kept_artifact, open_encoder, publish, replayed
 from indexer.gate import Limits, objections
 from indexer.judgement import Judgement, Opened, answerable, judge
@@ -18,7 +18,6 @@ from indexer.settings import IndexSettings
 from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, StoreUnavailable
 from indexer.verify import Verification, verify
 from model.artifact import ArtifactError
-from model.encoder import Encoder
 
 FEWEST_KNOWN_ITEMS = 50
 """Below, one edited document may look like a loss, and a small index could not be changed."""
@@ -42,6 +41,7 @@ class ReleaseOptions:
         limits: What the gate puts up with.
         keep: Ready builds that remain, the published one among them; 0 keeps all.
         watch: Told how many points verification has read.
+        opened: What this process has open already, and the embedded engine would not open again.
     """
 
     gate: bool = True
@@ -49,6 +49,7 @@ class ReleaseOptions:
     limits: Limits = field(default_factory=Limits)
     keep: int = 3
     watch: Callable[[int], None] = lambda points: None
+    opened: Sequence[Opened] = ()
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ def release(engine: Engine, settings: IndexSettings, build: Build, options: Rele
 
     Raises:
         ArtifactError: The model that encoded it is not kept, so nobody could search it.
+        BuildInterrupted: Ctrl-C; the build stays ready, since making it was the dear part.
         PublicationBlocked: The gate says no.
         StoreError: The engine failed, or the build is not ready.
     """
-    judgement, note, build = None, "", replayed(settings, engine, build)
-    if options.gate:
-        build, judgement, note = _pass_gate(engine, settings, build, options)
-    build = publish(settings, engine, build)
-    return Release(build, judgement, note, prune(engine, settings, build.index, options.keep))
+    try:
+        return _release(engine, settings, build, options)
+    except KeyboardInterrupt as error:
+        raise BuildInterrupted(_left_as(engine, build)) from error
 
 
 def verify_build(
@@ -121,17 +122,36 @@ def prune(engine: Engine, settings: IndexSettings, index: str, keep: int) -> lis
     return removed
 
 
+def _release(engine: Engine, settings: IndexSettings, build: Build, options: ReleaseOptions) -> Release:
+    judgement, note, build = None, "", replayed(settings, engine, build)
+    if options.gate:
+        build, judgement, note = _pass_gate(engine, settings, build, options)
+    build = publish(settings, engine, build)
+    return Release(build, judgement, note, prune(engine, settings, build.index, options.keep))
+
+
+def _left_as(engine: Engine, build: Build) -> str:
+    """Where a release stands that somebody stopped."""
+    published = _published(engine, build.index)
+    if published and published.id == build.id:
+        return f"interrupted; index {build.index} answers from build {build.id}"
+    return (
+        f"interrupted; what is published did not change, and build {build.id} is ready. To verify and publish it: "
+        f"`dupmae index publish {build.id} --index {build.index}`"
+    )
+
+
 def _pass_gate(
     engine: Engine, settings: IndexSettings, build: Build, options: ReleaseOptions
 ) -> tuple[Build, Judgement | None, str]:
     published = _published(engine, build.index)
-    with _opened(engine, settings, build) as candidate:
+    with _opened(engine, settings, build, options.opened) as candidate:
         verification = verify(candidate.store, build, candidate.encoder, watch=options.watch)
         judgement, note = None, ""
         if not verification.ok and (published is None or published.id != build.id):
             build = _marked(engine, build, verification)
         elif published and published.id != build.id and verification.ok:
-            judgement, note = _judgement(engine, settings, candidate, published, options.judged)
+            judgement, note = _judgement(engine, settings, candidate, published, options)
     if judgement:
         build = build.model_copy(update={"judged": judgement.facts})
         engine.save(build)
@@ -145,12 +165,12 @@ def _pass_gate(
 
 
 def _judgement(
-    engine: Engine, settings: IndexSettings, candidate: Opened, published: Build, judged: Queries | None
+    engine: Engine, settings: IndexSettings, candidate: Opened, published: Build, options: ReleaseOptions
 ) -> tuple[Judgement | None, str]:
     """The judgement, or why there is none: what can no longer be searched is nothing to hold a build against."""
     try:
-        with _opened(engine, settings, published, candidate.encoder) as live:
-            stores = (candidate.store, live.store)
+        with _opened(engine, settings, published, [candidate, *options.opened]) as live:
+            stores, judged = (candidate.store, live.store), options.judged
             queries = answerable(judged, stores) if judged else known_items(*stores)
             if judged is None and len(queries.texts) < FEWEST_KNOWN_ITEMS:
                 few = f"{len(queries.texts)} of {FEWEST_KNOWN_ITEMS} known items can be asked of both builds"
@@ -178,9 +198,13 @@ def _published(engine: Engine, index: str) -> Build | None:
 
 
 @contextmanager
-def _opened(engine: Engine, settings: IndexSettings, build: Build, encoder: Encoder | None = None) -> Iterator[Opened]:
-    """A build with its encoder; `encoder` is taken if it is of the same artifact."""
-    if encoder is None or encoder.fingerprint != build.fingerprint:
-        encoder = open_encoder(settings, kept_artifact(settings, build))
+def _opened(engine: Engine, settings: IndexSettings, build: Build, opened: Sequence[Opened] = ()) -> Iterator[Opened]:
+    """A build with its encoder, both taken from what is open already where they are there."""
+    for each in opened:
+        if (each.store.build.index, each.store.build.id) == (build.index, build.id):
+            yield each
+            return
+    same = (each.encoder for each in opened if each.encoder.fingerprint == build.fingerprint)
+    encoder = next(same, None) or open_encoder(settings, kept_artifact(settings, build))
     with closing(engine.open(build.index, build.id)) as store:
         yield Opened(store, encoder)

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from indexer.chunking import Chunker
 from indexer.encoding import encode_passages
 from indexer.journal import Journal, Write
+from indexer.reuse import unchanged
 from indexer.store import Build, Point, Store, StoreError, StoreUnavailable
 
 LOGGER = logging.getLogger("dupmae.journal")
@@ -20,7 +21,7 @@ WINDOW = 64
 """Writes that are encoded and stored at once."""
 
 
-def replay(store: Store, chunker: Chunker, journal: Journal, since: int) -> int:
+def replay(store: Store, chunker: Chunker, journal: Journal, since: int, base: Store | None = None) -> int:
     """Bring a build up to date with the journal of its index.
 
     A document that this model cannot encode, or the store cannot hold, is taken out of the build, and logged.
@@ -30,6 +31,7 @@ def replay(store: Store, chunker: Chunker, journal: Journal, since: int) -> int:
         chunker: Cut its documents, with the encoder of its vectors.
         journal: Of its index.
         since: Position up to which the build has read.
+        base: Another build of the same vectors; what it holds unchanged is copied from it, not encoded.
 
     Returns:
         The position it has read to now, durably.
@@ -40,7 +42,7 @@ def replay(store: Store, chunker: Chunker, journal: Journal, since: int) -> int:
     newest = {write.document_id: position for position, write in journal.since(since)}
     writes = (write for position, write in journal.since(since) if newest.get(write.document_id) == position)
     while window := list(islice(writes, WINDOW)):
-        _store_writes(store, chunker, window)
+        _store_writes(store, chunker, window, base)
     store.flush()
     return max(newest.values(), default=since)
 
@@ -52,12 +54,14 @@ def replayed_facts(store: Store, build: Build, position: int) -> Build:
     )
 
 
-def _store_writes(store: Store, chunker: Chunker, writes: Sequence[Write]) -> None:
+def _store_writes(store: Store, chunker: Chunker, writes: Sequence[Write], base: Store | None) -> None:
     """Store the outcome of some writes to different documents."""
-    encoded = encode_passages(chunker, [write.document for write in writes if write.document])
+    documents = [write.document for write in writes if write.document]
+    points = unchanged(base, documents) if base and documents else {}
+    encoded = encode_passages(chunker, [document for document in documents if document.id not in points])
     for document, reason in encoded.refused:
         _log_left_out(store, document.id, reason)
-    points = {document.document.id: document.points for document in encoded.documents}
+    points |= {document.document.id: document.points for document in encoded.documents}
     try:
         store_points(
             store, [write.document_id for write in writes], [point for some in points.values() for point in some]

@@ -1,10 +1,32 @@
 """Vectors of an older build: a document that did not change is not encoded again."""
 
+import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 
 from indexer.documents import Document
 from indexer.points import point_id
-from indexer.store import Build, Engine, Point, Store
+from indexer.store import Build, Engine, Point, Store, StoreError, StoreUnavailable
+
+LOGGER = logging.getLogger("dupmae.build")
+
+
+def opened_base(engine: Engine, build: Build) -> AbstractContextManager[Store | None]:
+    """The build that `build` may copy from, open, so that nobody writes to it; None where none can be read.
+
+    Raises:
+        StoreUnavailable: The store is away.
+    """
+    older = reusable(engine, build)
+    if older is None:
+        return nullcontext()
+    try:
+        return closing(engine.open(older.index, older.id))
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        LOGGER.warning("nothing is copied from build %s: %s", older.id, error)
+        return nullcontext()
 
 
 def reusable(engine: Engine, build: Build) -> Build | None:

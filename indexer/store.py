@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from indexer.journal import Journal
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
-FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text"]
+Side = Literal["cls", "ot"]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "geo"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
 """What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
 Payload = dict[str, JsonValue]
@@ -51,12 +52,20 @@ class BuildLocked(StoreError):
     """Another process is writing to this build."""
 
 
+class BuildNotReady(StoreError):
+    """No index may answer from a build that is not whole."""
+
+
 class StoreUnavailable(StoreError):
     """The engine cannot be reached now; the same request may succeed later."""
 
 
 class InvalidFilter(StoreError, ValueError):
     """A filter outside the grammar, or on a field that was not declared."""
+
+
+class InvalidFacet(StoreError, ValueError):
+    """Values are to be counted of a field that was not declared, or of a type that is not counted."""
 
 
 class Chunking(BaseModel):
@@ -152,6 +161,29 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """A point that an engine scored, without its vectors.
+
+    Attributes:
+        id: The point's.
+        parent_id: Of the document that it is a passage of; its own in a build that knew no passages.
+        score: The engine's, in float32.
+    """
+
+    id: str
+    parent_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCount:
+    """A value of a field, and how many documents hold it."""
+
+    value: str | int | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an engine says of the indexes it keeps for one build; nothing is changed by asking.
 
@@ -167,7 +199,13 @@ class Condition:
 
 
 class Store(Protocol):
-    """One build. Calls are thread-safe for reading; one writer at a time."""
+    """One build. Calls are thread-safe for reading; one writer at a time.
+
+    Attributes:
+        exclusive: Whether only its opener can change the build while it is open.
+    """
+
+    exclusive: bool
 
     @property
     def build(self) -> Build:
@@ -185,8 +223,13 @@ class Store(Protocol):
     def get(self, ids: Sequence[str]) -> list[Point]:
         """The points that exist, in the order of `ids`."""
 
-    def scroll(self, start: str | None = None) -> Iterator[Point]:
-        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not."""
+    def scroll(self, start: str | None = None, *, filter: Filter | None = None) -> Iterator[Point]:
+        """Every point once, in ascending order of id; from id `start` on, whether there is such a point or not.
+
+        Args:
+            start: An id.
+            filter: As for `search`; only the points it lets through.
+        """
 
     def count(self) -> int:
         """Number of points, exactly."""
@@ -216,6 +259,29 @@ class Store(Protocol):
             InvalidFilter: Unknown condition or a field without a payload index.
             StoreError: A query that does not fit the build, or an engine whose score disagrees with its own vectors.
             StoreUnavailable: The engine cannot be reached.
+        """
+
+    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
+        """The best `limit` points by one side alone, exactly: neither a graph nor quantized vectors decide.
+
+        By `ot` only points that share a term with the query are found. Slower than `search` in a large build, and
+        lighter by the vectors and the texts, which stay where they are. Ties stand in no order.
+
+        Raises:
+            InvalidFilter, StoreError, StoreUnavailable: As `search`.
+        """
+
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """The values of a declared field with the documents that hold them, sorted by (-count, value), exactly.
+
+        Args:
+            field: Declared as keyword, integer or bool. Of a list every value counts.
+            filter: As for `search`; of each document it is asked of the first passage.
+            limit: Values to return.
+
+        Raises:
+            InvalidFacet: The field cannot be counted; the message names those that can.
+            InvalidFilter, StoreUnavailable: As `search`.
         """
 
     def flush(self) -> None:
@@ -309,9 +375,9 @@ def check_build(build: Build) -> None:
 
 
 def check_ready(build: Build) -> None:
-    """Raise StoreError unless a build is whole, so that an index may answer from it."""
+    """Raise BuildNotReady unless a build is whole, so that an index may answer from it."""
     if build.state != "ready":
-        raise StoreError(
+        raise BuildNotReady(
             f"Build {build.id} of index {build.index} is {build.state}; only a ready build can be published. Give the "
             "command that began it again, or publish another one."
         )

@@ -4,7 +4,6 @@ Drawn with `Figure` alone, so no state of pyplot's is touched, and on a light gr
 same in a light and in a dark viewer.
 """
 
-import io
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -188,9 +188,10 @@ def save(figure: Figure, path: Path) -> None:
 
     256 colours make it half as large; chosen for coverage, they keep that of a single dot.
     """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once; `savefig` draws twice, to know its bounds
+    few = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    few = few.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
 
 

@@ -67,7 +67,10 @@ class RequestLog:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 line["status"] = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if scope["app"].state.draining:
+                    headers["Connection"] = "close"  # the next request of this client goes to another replica
             await send(message)
 
         try:

@@ -9,15 +9,20 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from indexer.store import Build
-from service import problems
+from service import openapi, problems
 from service.access import BodyLimit, RequestLog
+from service.administration import Administration
 from service.answering import Answering
+from service.cursors import Cursors, kept_secret
+from service.dialects import Dialects
+from service.embedding import Embedder
+from service.explaining import Explaining
 from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
 from service.problems import REQUEST_ID
-from service.routes import documents, health, page, search
+from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
 from service.settings import Settings
@@ -46,7 +51,7 @@ def create_app(
     metrics, ring = Metrics(), open_keyring(settings)
 
     def count(line: Mapping[str, Any]) -> None:
-        if line["path"] == search.PATH:
+        if line["path"] == search.PATH or "mode" in line:
             metrics.requested(line.get("mode", "invalid"), line["status"])
 
     def opened(build: Build) -> None:
@@ -56,11 +61,16 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
-        app.state.serving, app.state.answering = serving, Answering(serving, settings, metrics)
+        app.state.serving = serving
+        app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
+        app.state.explaining = Explaining(serving, settings)
+        app.state.administration = Administration(serving, settings)
+        app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
         finally:
+            await app.state.administration.close()
             await serving.close()
 
     app = FastAPI(
@@ -70,14 +80,16 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
-    app.state.metrics, app.state.settings = metrics, settings
+    app.state.metrics, app.state.settings, app.state.draining = metrics, settings, False
     _wrap(app, settings, ring, count)
     problems.install(app)
-    for routes in (search.router, documents.router, health.router, page.router):
-        app.include_router(routes)
+    for routes in (search, batch, similar, explain, documents, builds, openai, tei, health, page):
+        app.include_router(routes.router)
     if settings.metrics_port is None:
         app.include_router(health.scraped)
+    openapi.install(app)
     return app
 
 
@@ -85,6 +97,7 @@ def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Ma
     """The layers around the routes, the innermost first."""
     app.add_middleware(Guard, ring=ring)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Dialects)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -95,3 +108,8 @@ def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Ma
         )
     app.add_middleware(HeaderRules)
     app.add_middleware(RequestLog, observe=observe)
+
+
+def _cursor_secret(settings: Settings) -> bytes:
+    given = settings.cursor_secret
+    return given.get_secret_value().encode() if given else kept_secret(settings.data)

@@ -1,47 +1,54 @@
-"""Queries that arrive together are encoded together, without a timer.
+"""Texts that arrive together are encoded together, without a timer.
 
 While one batch is in the model the next gathers: an idle service answers at once, a busy one fills its batches by
-itself. The price is one worker thread: a query never overtakes a batch that has begun.
+itself. The price is one worker thread: a text never overtakes a batch that has begun. Queries and documents share one
+queue and its order, so neither can starve the other.
+
+A batch has a bound on its tokens, since that is what its time and memory depend on. So texts are tokenized before they
+wait, and never twice.
 
 What callers may rely on: nobody gets another's vector; work nobody waits for any more never reaches the model; an
 encoder error reaches its batch and no other; every call returns or raises, also when the batcher closes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from model.encoder import Encoding, EncodingError
+from model.encoder import Encoding, EncodingError, NoWords, Tokenized
+from service.queueing import DrainRate, QueueFull
 from service.searcher import QueryRefused
 
-Encode = Callable[[Sequence[str]], Sequence[Encoding]]
+Role = Literal["query", "document"]
 
+Tokenize = Callable[[str], Tokenized]
+Encode = Callable[[Sequence[Tokenized]], Sequence[Encoding]]
 
-class QueueFull(Exception):
-    """As many queries wait for the encoder as may; ask again later."""
+SHORT = 512
+"""Characters that are tokenized on the event loop, half a millisecond at most; for more a thread is worth its price."""
 
 
 class BatcherClosed(Exception):
-    """The batcher takes no more queries: the service is shutting down."""
+    """The batcher takes no more texts: the service is shutting down."""
 
 
 class EncoderFailed(Exception):
-    """The encoder broke on the batch this query was in; the cause says how."""
+    """The encoder broke on the batch this text was in; the cause says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A query's encoding and how it got there.
+    """A text's encoding and how it got there.
 
     Attributes:
         encoding: What the encoder made of the text.
-        queued: Seconds spent waiting for the batch to begin.
+        queued: Seconds until the batch began, tokenizing included.
         encoded: Seconds the whole batch took.
-        batch: Queries in that batch.
+        batch: Texts in that batch.
     """
 
     encoding: Encoding
@@ -53,6 +60,8 @@ class Encoded:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     text: str
+    role: Role
+    tokenized: Tokenized
     deadline: float | None
     since: float
 
@@ -64,17 +73,25 @@ class MicroBatcher:
     """Feeds one encoder from many callers, one batch at a time, in a thread of its own.
 
     Args:
-        encode: Texts to encodings, in order; may raise `EncodingError` for single texts.
+        tokenize: How a text of each role is made ready for `encode`.
+        encode: Tokenized texts to encodings, in order; may raise `EncodingError` for single texts.
         max_batch: Texts per call of `encode`.
+        max_tokens: Tokens per call of `encode`; a single longer text still goes alone.
         max_queue: Texts that may wait while a batch is in the model.
     """
 
-    def __init__(self, encode: Encode, *, max_batch: int, max_queue: int) -> None:
+    def __init__(
+        self, tokenize: Mapping[Role, Tokenize], encode: Encode, *, max_batch: int, max_tokens: int, max_queue: int
+    ) -> None:
+        self._tokenizers = tokenize
         self._encode = encode
         self._max_batch = max_batch
+        self._max_tokens = max_tokens
         self._max_queue = max_queue
+        self._tokenizing = 0
         self._waiting: _Batch = {}
         self._running: asyncio.Task[None] | None = None
+        self._rate = DrainRate()
         self._closed = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
@@ -88,37 +105,34 @@ class MicroBatcher:
 
     @property
     def depth(self) -> int:
-        """Queries that wait for a batch to begin."""
-        return len(self._waiting)
+        """Texts that wait for a batch to begin."""
+        return len(self._waiting) + self._tokenizing
 
-    async def encode(self, text: str, *, deadline: float | None = None) -> Encoded:
+    async def encode(self, text: str, *, role: Role = "query", deadline: float | None = None) -> Encoded:
         """The encoding of one text.
 
         Args:
-            text: A query.
+            text: A query, or a document or passage of one.
+            role: Which of the two.
             deadline: Time of the event loop after which nobody wants the answer; never unless given.
 
         Raises:
             QueueFull: `max_queue` texts are waiting.
-            QueryRefused: The text has no vector.
+            QueryRefused: The query has no vector.
+            NoWords: The document has no vector.
             EncoderFailed: The encoder broke on this batch.
             BatcherClosed: `close` was called.
             TimeoutError: The deadline passed.
         """
-        if self._closed:
-            raise BatcherClosed("the service is shutting down; ask another replica")
-        if len(self._waiting) >= self._max_queue:
-            raise QueueFull(f"{self._max_queue} queries are waiting for the encoder; ask again in a second")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Encoded] = loop.create_future()
-        self._waiting[future] = _Waiting(text, deadline, perf_counter())
-        if self._running is None:
-            self._running = loop.create_task(self._run())
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await future
-        finally:
-            self._waiting.pop(future, None)
+        self._check_open()
+        if self.depth >= self._max_queue:
+            waiting = f"{self.depth} texts are waiting for the encoder"
+            raise QueueFull(waiting, self._rate.retry_after_s(self.depth))
+        since = perf_counter()
+        async with asyncio.timeout_at(deadline):
+            tokenized = await self._tokenized(text, role)
+            self._check_open()
+            return await self._outcome(_Waiting(text, role, tokenized, deadline, since))
 
     async def close(self) -> None:
         """Refuse new texts, answer those that wait, and end the thread."""
@@ -126,6 +140,31 @@ class MicroBatcher:
         if self._running is not None:
             await self._running
         self._worker.shutdown()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BatcherClosed("the service is shutting down; ask another replica")
+
+    async def _tokenized(self, text: str, role: Role) -> Tokenized:
+        tokenize = self._tokenizers[role]
+        if len(text) <= SHORT:
+            return tokenize(text)
+        self._tokenizing += 1
+        try:
+            return await asyncio.to_thread(tokenize, text)
+        finally:
+            self._tokenizing -= 1
+
+    async def _outcome(self, waiting: _Waiting) -> Encoded:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Encoded] = loop.create_future()
+        self._waiting[future] = waiting
+        if self._running is None:
+            self._running = loop.create_task(self._run())
+        try:
+            return await future
+        finally:
+            self._waiting.pop(future, None)
 
     async def _run(self) -> None:
         try:
@@ -135,25 +174,31 @@ class MicroBatcher:
             self._running = None
 
     def _gather(self) -> _Batch:
-        """Take the oldest texts that somebody still waits for; empty when nobody does."""
+        """Take the oldest texts that somebody still waits for, as many as are allowed; empty when nobody does."""
         now = asyncio.get_running_loop().time()
         batch: _Batch = {}
+        tokens = 0
         while self._waiting and len(batch) < self._max_batch:
-            future = next(iter(self._waiting))
-            waiting = self._waiting.pop(future)
-            if not future.done() and (waiting.deadline is None or waiting.deadline > now):
+            future, waiting = next(iter(self._waiting.items()))
+            wanted = not future.done() and (waiting.deadline is None or waiting.deadline > now)
+            if wanted and batch and tokens + len(waiting.tokenized.ids) > self._max_tokens:
+                break
+            del self._waiting[future]
+            if wanted:
                 batch[future] = waiting
+                tokens += len(waiting.tokenized.ids)
         return batch
 
     async def _encode_batch(self, batch: _Batch) -> None:
         began = perf_counter()
-        texts = [waiting.text for waiting in batch.values()]
+        texts = list(batch.values())
         outcomes: Sequence[Encoding | Exception]
         try:
             outcomes = await asyncio.get_running_loop().run_in_executor(self._worker, _each, self._encode, texts)
         except Exception as error:  # noqa: BLE001 - whatever the model raises, its callers must hear of it, or they hang
             outcomes = [_failed(error) for _ in texts]
         took = perf_counter() - began
+        self._rate.left(len(batch), seconds=took)
         for (future, waiting), outcome in zip(batch.items(), outcomes, strict=True):
             if future.done():
                 continue
@@ -163,23 +208,30 @@ class MicroBatcher:
                 future.set_result(Encoded(outcome, began - waiting.since, took, len(batch)))
 
 
-def _each(encode: Encode, texts: Sequence[str]) -> list[Encoding | Exception]:
+def _each(encode: Encode, texts: Sequence[_Waiting]) -> list[Encoding | Exception]:
     """One outcome per text: the texts an `EncodingError` names are refused, the others are encoded without them."""
     outcomes: dict[int, Encoding | Exception] = {}
     left = list(range(len(texts)))
     while left:
         try:
-            encodings = encode([texts[position] for position in left])
+            encodings = encode([texts[position].tokenized for position in left])
         except EncodingError as error:
             if not error.positions:
                 raise
             refused = {left[position] for position in error.positions}
-            outcomes |= {position: QueryRefused(texts[position]) for position in refused}
+            outcomes |= {position: _refusal(texts[position], error) for position in refused}
             left = [position for position in left if position not in refused]
         else:
             outcomes |= zip(left, encodings, strict=True)
             break
     return [outcomes[position] for position in range(len(texts))]
+
+
+def _refusal(waiting: _Waiting, error: EncodingError) -> Exception:
+    """Without a word it is the text's fault, without a finite vector the model's."""
+    if not isinstance(error, NoWords):
+        return _failed(error)
+    return QueryRefused(waiting.text) if waiting.role == "query" else NoWords(error.reason, (0,))
 
 
 def _failed(error: Exception) -> EncoderFailed:

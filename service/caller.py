@@ -124,10 +124,14 @@ class Caller:
             has = ", ".join(f"`{each}`" for each in sorted(self.scopes))
             raise Forbidden(f"key {self.name!r} lacks the scope `{scope}`; it has {has}")
 
+    def may_use(self, index: str) -> bool:
+        """Whether it may use an index of this name."""
+        return self.indexes is None or index in self.indexes
+
     def index(self, name: str) -> str:
         """The name of an index that it may use; Forbidden for another, whether it exists or not."""
-        if self.indexes is not None and name not in self.indexes:
-            allowed = ", ".join(sorted(self.indexes))
+        if not self.may_use(name):
+            allowed = ", ".join(sorted(self.indexes or ()))
             raise Forbidden(f"key {self.name!r} may not use index {name!r}, only {allowed}")
         return name
 

@@ -34,7 +34,9 @@ INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 and the number of the signal."""
 
 
-def _text(value: str) -> str:
+def _text(value: str | None) -> str | None:
+    if value is None:
+        return None
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -111,36 +113,39 @@ def demo(
         run(settings, on_ready=greet)
 
 
-@app.command(epilog='Example: dupmae search "compress a file" --index demo --limit 3')
+@app.command(epilog='Example: dupmae search "compress a file" --index demo --filter metadata.kind=function --limit 3')
 def search(
     ctx: typer.Context,
-    query: Query,
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to look for; without it, each line of standard input or of a prompt.", callback=_text
+        ),
+    ] = None,
     index: Index = None,
     limit: Annotated[int, typer.Option(min=1, help="Results wanted.")] = 10,
     mode: Annotated[Mode, typer.Option(help="Exact sum of both parts, one part, or reciprocal rank fusion.")] = "fused",
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(help="FIELD=VALUE, FIELD=FROM..TO or the API's JSON, of declared fields; all given must hold."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each word adds to a score.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask an index one question, without a server."""
-    from time import perf_counter
-
-    from service.render import render, respond
+    """Ask an index, without a server; exit code 1 when nothing was found, as grep has it."""
+    from service.asking import Options, parse_filters, read_queries
     from service.searcher import open_searchers
-    from service.terminal import show_answer
+    from service.terminal import Session
 
     settings = _changed(ctx, index=index)
     if limit > settings.max_limit:
         raise typer.BadParameter(f"{limit} results; at most DUPMAE_MAX_LIMIT={settings.max_limit} are returned")
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        answer = searcher.search(query, mode=mode, limit=limit)
-        began = perf_counter()
-        results = render(searcher, query, answer.encoding, answer.hits, with_=["parts"])
-        took = {**answer.took, "render": perf_counter() - began}
-        response = respond(searcher, answer.encoding, results, mode=mode, complete=answer.complete, took=took)
-    if as_json:
-        typer.echo(response.model_dump_json(exclude_none=True, indent=2))
-    else:
-        show_answer(response)
+        options = Options(mode, limit, parse_filters(filter or [], searcher.build.fields), explain)
+        session = Session(searcher, options, as_json=as_json)
+        found = session.ask(query) if query is not None else session.ask_all(read_queries())
+    raise typer.Exit(0 if found else 1)
 
 
 @app.command(epilog='Example: dupmae explain "compress a file" zipfile.ZipFile --index demo')
@@ -149,37 +154,30 @@ def explain(
     query: Query,
     document_id: Annotated[str, typer.Argument(metavar="DOC_ID", callback=_text)],
     index: Index = None,
+    limit: Annotated[int, typer.Option(min=1, help="Results of the search that it is or is not in.")] = 10,
+    rank: Annotated[bool, typer.Option(help="Find its true rank, which may read every document.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Show what each word adds to the score of one document, found or not; of a long one, of its best passage."""
-    import json
-    from dataclasses import asdict
+    from time import perf_counter
 
-    from service.render import passage_out
+    from service.explain_terminal import show_explanation
+    from service.inquiry import Inquiry, explain_document, timed
     from service.searcher import open_searchers
-    from service.terminal import show_explanation
 
     settings = _changed(ctx, index=index)
     with open_searchers(settings) as searchers:
         searcher = searchers.open(settings.index)
-        vector = searcher.encode(query).vector
-        point = searcher.document(document_id, vector)
-        parts, terms = vector.score(point.vector), searcher.explain(query, vector, point).terms
+        began = perf_counter()
+        encoding = searcher.encode(query)
+        encoded = perf_counter()
+        inquiry = Inquiry(query=query, encoding=encoding, limit=limit, rank=rank)
+        answer = explain_document(searcher, inquiry, document_id)
+        timed(answer, {"encode": encoded - began, "explain": perf_counter() - encoded})
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "id": document_id,
-                    "passage": passage_out(point).model_dump(),
-                    "score": parts.score,
-                    "parts": parts._asdict(),
-                    "explain": [asdict(term) for term in terms],
-                },
-                indent=2,
-            )
-        )
+        typer.echo(answer.model_dump_json(exclude_none=True, indent=2))
     else:
-        show_explanation(point, parts, terms)
+        show_explanation(answer, document_id)
 
 
 def _changed(ctx: typer.Context, **flags: str | int | None) -> "Settings":

@@ -2,21 +2,31 @@
 
 A request asks one desk from its beginning to its end, so no answer mixes two builds. When another build takes over, the
 desk stays open until the last request has left it, threads included that run on after their caller gave up.
+
+A desk remembers: the vectors of queries, and whole answers where nobody else can change the build while it is open. On
+a server another replica may, so there answers are not kept.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from time import perf_counter
 from typing import ParamSpec, Self, TypeVar
 
 from indexer.live import LiveBuild
 from indexer.store import Build
-from service.batching import MicroBatcher
+from service.batching import Encoded, MicroBatcher
+from service.cache import Cache, Flights
+from service.pool import Pool
+from service.schemas import SearchOptions, SearchResponse
 from service.searcher import Searcher
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SERIALS = count()
 
 
 class Desk:
@@ -26,15 +36,20 @@ class Desk:
         searcher: The pair.
         batcher: Stands in front of the pair's encoder.
         live: Writes to the build; None where the service is not told to.
+        proven: Whether the store has answered since somebody last set this to False.
     """
 
     def __init__(
-        self, searcher: Searcher, batcher: MicroBatcher, threads: Executor, *, live: LiveBuild | None = None
+        self, searcher: Searcher, batcher: MicroBatcher, pool: Pool, cache: Cache, *, live: LiveBuild | None = None
     ) -> None:
         self.searcher = searcher
         self.batcher = batcher
         self.live = live
-        self._threads = threads
+        self.proven = True
+        self._pool = pool
+        self._cache = cache
+        self._flights = Flights()
+        self._serial = next(SERIALS)
         self._uses = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -43,6 +58,11 @@ class Desk:
     def build(self) -> Build:
         """The facts of the build that answers, live writes counted."""
         return self.live.build if self.live else self.searcher.build
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread."""
+        return self._pool.depth
 
     @contextmanager
     def held(self) -> Iterator[Self]:
@@ -53,17 +73,80 @@ class Desk:
         finally:
             self._leave()
 
+    async def encode_query(self, text: str, tenant: object = None) -> Encoded:
+        """As `MicroBatcher.encode`, but for a query that is remembered, which took no time and was in no batch.
+
+        Args:
+            text: The query.
+            tenant: Who asks: what one tenant asked is remembered for that tenant, or its time would tell the others.
+        """
+        if not self._cache.is_on:
+            return await self.batcher.encode(text)
+        key = (self.searcher.encoder.fingerprint, tenant, text)
+        if (encoding := self._cache.get("vectors", key)) is not None:
+            return Encoded(encoding, 0.0, 0.0, 0)
+        return await self._flights.join(key, partial(self._encode, key))
+
+    async def answer(
+        self, what: str, body: SearchOptions, make: Callable[[], Awaitable[SearchResponse]]
+    ) -> SearchResponse:
+        """The answer to a request: a remembered one, or that of `make`. It is the caller's own to change.
+
+        Args:
+            what: What is searched for.
+            body: All else that the answer depends on besides the build; every field but those that only say when to
+                give up is part of the key, a filter that was forced upon the request included.
+            make: Works it out, holding the desk by itself.
+        """
+        if not (self._cache.is_on and self.searcher.store.exclusive):
+            return await make()
+        began = perf_counter()
+        request = body.model_dump_json(by_alias=True, exclude={"timeout_ms", "fingerprint", "index"})
+        key = (self._serial, self.build.journal, what, request)
+        if (stored := self._cache.get("answers", key)) is None:
+            return (await self._flights.join(key, partial(self._make, key, make))).model_copy(deep=True)
+        answer = SearchResponse.model_validate_json(stored)
+        answer.meta.took_ms = {"cache": round(1000 * (perf_counter() - began), 3)}
+        return answer
+
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The outcome of `function`, run in a thread; the desk is held until it has returned, whoever waits for it."""
+        """The outcome of `function`, run in a thread; the desk is held until it has returned, whoever waits for it.
+
+        Raises:
+            QueueFull: Too many wait for a thread.
+        """
         loop = asyncio.get_running_loop()
-        running = self._threads.submit(function, *args, **kwargs)
-        self._enter()
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        return await asyncio.wrap_future(running)
+        with self.held():
+            running = await self._pool.begin(partial(function, *args, **kwargs))
+            self._enter()
+            running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
+            outcome = await asyncio.wrap_future(running)
+            self.proven = True
+            return outcome
 
     async def left(self) -> None:
         """Wait until nobody holds the desk."""
         await self._idle.wait()
+
+    def close(self) -> None:
+        """End the threads, which nobody uses any more."""
+        self._pool.close()
+
+    async def _encode(self, key: tuple[str, object, str]) -> Encoded:
+        encoded = await self.batcher.encode(key[-1])
+        vector = encoded.encoding.vector
+        arrays = vector.cls.nbytes + vector.ot_indices.nbytes + vector.ot_values.nbytes
+        self._cache.put("vectors", key, encoded.encoding, size=arrays + len(key[-1].encode()))
+        return encoded
+
+    async def _make(
+        self, key: tuple[int, int, str, str], make: Callable[[], Awaitable[SearchResponse]]
+    ) -> SearchResponse:
+        with self.held():
+            answer = await make()
+        stored = answer.model_dump_json(exclude_none=True).encode()
+        self._cache.put("answers", key, stored, size=len(stored) + len(key[2]) + len(key[3]))
+        return answer
 
     def _enter(self) -> None:
         self._uses += 1

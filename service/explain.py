@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.vector import FusedVector
+from service.english import FUNCTION_WORDS, base_forms
 
 PIECE = "##"
 """How WordPiece marks an entry that continues a word."""
@@ -56,7 +57,8 @@ class Explanation:
 
     Attributes:
         terms: The entries both vectors hold, the largest contribution first.
-        carriers: The document's own words that carry the match, each with what its entries contribute.
+        carriers: The document's own words that carry the match, each with what its entries contribute; where none of
+            them does, what an entry does that is another form of the word.
     """
 
     terms: list[Term]
@@ -75,7 +77,7 @@ def split_words(entries: Iterable[str]) -> list[Word]:
             words[-1].append(entry)
         else:
             words.append([entry])
-    return [Word("".join(entry.removeprefix(PIECE) for entry in word), tuple(word)) for word in words]
+    return [Word(_whole(word), tuple(word)) for word in words]
 
 
 def explain(
@@ -95,7 +97,7 @@ def explain(
         document_words: The document's passage.
         vocabulary: WordPiece strings by id.
     """
-    asked, held = _word_by_entry(query_words), _word_by_entry(document_words)
+    asked, held = word_by_entry(query_words), word_by_entry(document_words)
     shared, mine, theirs = np.intersect1d(
         query.ot_indices, document.ot_indices, assume_unique=True, return_indices=True
     )
@@ -103,28 +105,46 @@ def explain(
     terms = []
     for index, left, right in values:
         entry = vocabulary[index]
-        word = held.get(entry) or asked.get(entry) or _spell(entry)
+        word = held.get(entry) or asked.get(entry) or spell(entry)
         terms.append(Term(entry, word, left, right, left * right, entry in asked, entry in held))
     terms.sort(key=lambda term: (-term.contribution, term.entry))
     return Explanation(terms, _carriers(document_words, terms))
 
 
-def _word_by_entry(words: Iterable[Word]) -> dict[str, str]:
+def word_by_entry(words: Iterable[Word]) -> dict[str, str]:
     """The word that each entry belongs to; the one with the fewest pieces where it belongs to several."""
-    found: dict[str, str] = {}
-    for word in sorted(words, key=lambda word: len(word.entries)):
+    words = list(words)
+    found = {word.entries[0]: word.text for word in words if len(word.entries) == 1}
+    for word in sorted((word for word in words if len(word.entries) > 1), key=lambda word: len(word.entries)):
         for entry in word.entries:
             found.setdefault(entry, word.text)
     return found
 
 
-def _spell(entry: str) -> str:
+def _whole(entries: Sequence[str]) -> str:
+    if len(entries) == 1:
+        return entries[0].removeprefix(PIECE)
+    return "".join(entry.removeprefix(PIECE) for entry in entries)
+
+
+def spell(entry: str) -> str:
+    """An entry that stands in no text, as a word: a piece with a hyphen before it."""
     return f"-{entry.removeprefix(PIECE)}" if entry.startswith(PIECE) else entry
 
 
-def _carriers(words: Iterable[Word], terms: Iterable[Term]) -> dict[str, float]:
-    """Weight by word, without those that hardly matter: function words match in every document."""
+def _carriers(words: Iterable[Word], terms: Sequence[Term]) -> dict[str, float]:
+    """Weight by word, without those that hardly matter, and without function words unless there are no others."""
     contributions = {term.entry: term.contribution for term in terms}
-    weights = {word.text: sum(contributions.get(entry, 0.0) for entry in set(word.entries)) for word in words}
-    least = CARRIER_SHARE * max(weights.values(), default=0.0)
-    return {word: weight for word, weight in weights.items() if weight > 0 and weight >= least}
+    by_form: dict[str, float] = {}
+    for term in terms:
+        for form in base_forms(term.entry):
+            by_form.setdefault(form, term.contribution)  # terms come with the largest first
+    weights: dict[str, float] = {}
+    for word in words:
+        if word.text not in weights:
+            weight = sum(contributions.get(entry, 0.0) for entry in set(word.entries))
+            weights[word.text] = weight or max(by_form.get(form, 0.0) for form in base_forms(word.text))
+    telling = {word: weight for word, weight in weights.items() if word not in FUNCTION_WORDS and weight > 0}
+    shown = telling or weights
+    least = CARRIER_SHARE * max(shown.values(), default=0.0)
+    return {word: weight for word, weight in shown.items() if weight > 0 and weight >= least}

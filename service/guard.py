@@ -13,8 +13,11 @@ from service.keyring import KeyRing
 from service.keys import Key
 from service.problems import problem
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/icon.svg", "/livez", "/readyz", "/metrics"})
-"""Answered without a key: the page, which asks for one, and what machines watch."""
+OPEN = frozenset({"/", "/livez", "/readyz", "/health", "/metrics"})
+"""Answered to GET and HEAD without a key: the page, which asks for one, and what machines watch."""
+
+FILES = "/web/"
+"""What the page is made of, answered likewise."""
 
 ANY_KEY = frozenset({"/openapi.json"})
 """Answered to whoever has a key, whatever its scopes."""
@@ -48,7 +51,7 @@ class Guard:
     def _identify(self, scope: Scope) -> Caller | Response:
         if not self._ring.in_force:
             return ANYBODY
-        if scope["path"] in OPEN:
+        if scope["method"] in {"GET", "HEAD"} and (scope["path"] in OPEN or scope["path"].startswith(FILES)):
             return NOBODY
         secrets = _secrets(Headers(scope=scope))
         if not secrets:

@@ -129,7 +129,7 @@ def open_keyring(settings: Settings) -> KeyRing:
         SettingsError: Others could reach the service, and there are no keys.
     """
     ring = KeyRing(settings.key_file)
-    if not (ring.in_force or settings.anonymous or _is_loopback(settings.host)):
+    if not (ring.in_force or settings.anonymous or is_loopback(settings.host)):
         raise SettingsError(
             f"{settings.host} can be reached from elsewhere, and there are no keys in {settings.key_file}: make one "
             "with `dupmae key create NAME`, listen on 127.0.0.1, or set DUPMAE_ANONYMOUS=true to answer everybody"
@@ -137,7 +137,8 @@ def open_keyring(settings: Settings) -> KeyRing:
     return ring
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -26,9 +26,14 @@ class Metrics:
             "dupmae_search_requests", "Searches by mode and status.", ["mode", "status"], registry=registry
         )
         self._batch_size = Histogram(
-            "dupmae_batch_size", "Queries in the batch that a search was encoded in.", buckets=BATCH, registry=registry
+            "dupmae_batch_size", "Texts in the batch that a search was encoded in.", buckets=BATCH, registry=registry
         )
-        self._queue_depth = Gauge("dupmae_queue_depth", "Queries that wait for the encoder.", registry=registry)
+        self._queue_depth = Gauge("dupmae_queue_depth", "Texts that wait for the encoder.", registry=registry)
+        self._store_queue_depth = Gauge(
+            "dupmae_store_queue_depth", "Calls that wait for a thread to ask a store.", registry=registry
+        )
+        self._cache = Counter("dupmae_cache", "Look-ups in a cache.", ["cache", "outcome"], registry=registry)
+        self._cache_bytes = Gauge("dupmae_cache_bytes", "Bytes that the caches hold.", registry=registry)
         self._truncated = Counter("dupmae_truncated_queries", "Queries cut to the model's window.", registry=registry)
         self._zero_results = Counter(
             "dupmae_zero_results", "Searches that found nothing.", ["index"], registry=registry
@@ -49,11 +54,23 @@ class Metrics:
         self._writes = Counter(
             "dupmae_writes", "Documents put or deleted live, acknowledged.", ["index", "kind"], registry=registry
         )
+        self._embedded = Counter(
+            "dupmae_embedded_texts", "Texts encoded for callers who wanted vectors.", ["role"], registry=registry
+        )
         self._serving: dict[str, Build] = {}
 
-    def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Ask `depth` at each scrape."""
-        self._queue_depth.set_function(depth)
+    def watch_queues(self, *, encoder: Callable[[], int], store: Callable[[], int]) -> None:
+        """Ask for their depths at each scrape."""
+        self._queue_depth.set_function(encoder)
+        self._store_queue_depth.set_function(store)
+
+    def watch_cache(self, size: Callable[[], int]) -> None:
+        """Ask for its bytes at each scrape."""
+        self._cache_bytes.set_function(size)
+
+    def looked_up(self, cache: str, hit: bool) -> None:
+        """Something was looked for in a cache."""
+        self._cache.labels(cache, "hit" if hit else "miss").inc()
 
     def opened(self, build: Build) -> None:
         """An index answers from this build now, and no longer from another."""
@@ -71,15 +88,20 @@ class Metrics:
         """A document was put or deleted."""
         self._writes.labels(index, kind).inc()
 
+    def embedded(self, role: str, texts: int) -> None:
+        """Texts were encoded for a caller who wanted their vectors."""
+        self._embedded.labels(role).inc(texts)
+
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""
         self._requests.labels(mode, status).inc()
 
     def searched(self, index: str, took: Mapping[str, float], *, batch: int, truncated: bool, found: bool) -> None:
-        """A search ran to its end; `took` in seconds by stage."""
+        """A search ran to its end; `took` in seconds by stage, `batch` 0 when nothing was encoded for it."""
         for stage, seconds in took.items():
             self._stages.labels(stage).observe(seconds)
-        self._batch_size.observe(batch)
+        if batch:
+            self._batch_size.observe(batch)
         self._truncated.inc(truncated)
         self._zero_results.labels(index).inc(not found)
 

@@ -11,20 +11,30 @@ from typing import NamedTuple, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from indexer.catalog import NoEarlierBuild
 from indexer.live import DocumentHeld
-from indexer.store import IndexNotFound, InvalidFilter, StoreError
-from service.batching import BatcherClosed, QueueFull
+from indexer.release import PublicationBlocked
+from indexer.store import BuildLocked, BuildNotReady, IndexNotFound, InvalidFacet, InvalidFilter, StoreError
+from model.artifact import ArtifactError
+from model.encoder import NoWords
+from service.administration import NotAdministrable, ReleaseStopped, ReleaseUnderWay
+from service.batching import BatcherClosed
 from service.caller import Caller, Forbidden
+from service.cursors import CursorExpired, InvalidCursor
+from service.dialects import translated
+from service.queueing import QueueFull
+from service.schemas import PROBLEM_TYPE
+from service.schemas import FieldError as FieldError
+from service.schemas import Problem as Problem
 from service.searcher import DocumentNotFound, QueryRefused
-from service.serving import NotReady, NotWritable
+from service.serving import NotReady, NotWritable, SwitchFailed
 
 LOGGER = logging.getLogger("dupmae.problems")
-MEDIA_TYPE = "application/problem+json"
+
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_S = 1
 
@@ -44,22 +54,8 @@ class WrongArtifact(Exception):
     """The request pins an artifact that is not the one served."""
 
 
-class FieldError(BaseModel):
-    """What is wrong with one field of a request."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """The body of every error."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    request_id: str
-    errors: list[FieldError] | None = None
+class ModelNotFound(LookupError):
+    """The request names a model that is not the one served."""
 
 
 class Kind(NamedTuple):
@@ -78,15 +74,29 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[type[Exception], Kind] = {
     QueryRefused: Kind(422, "query-refused"),
+    NoWords: Kind(422, "text-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
+    NotAdministrable: Kind(403, "not-administrable"),
     Forbidden: Kind(403, "forbidden"),
     DocumentHeld: Kind(409, "document-held"),
     InvalidFilter: Kind(422, "invalid-filter"),
+    ModelNotFound: Kind(404, "model-not-found"),
+    InvalidFacet: Kind(422, "invalid-facet"),
+    InvalidCursor: Kind(422, "invalid-cursor"),
+    CursorExpired: Kind(410, "cursor-expired"),
     IndexNotFound: Kind(404, "index-not-found", inward=True),
     WrongArtifact: Kind(409, "wrong-artifact"),
+    ReleaseUnderWay: Kind(409, "release-under-way", retry=True),
+    PublicationBlocked: Kind(409, "publication-blocked"),
+    BuildNotReady: Kind(409, "build-not-ready"),
+    NoEarlierBuild: Kind(409, "no-earlier-build"),
+    BuildLocked: Kind(409, "build-locked", retry=True),
+    ArtifactError: Kind(409, "artifact-missing"),
     QueueFull: Kind(429, "queue-full", retry=True),
     NotReady: Kind(503, "not-ready", retry=True, inward=True),
+    SwitchFailed: Kind(503, "switch-failed", retry=True),
+    ReleaseStopped: Kind(503, "shutting-down", retry=True),
     StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),
@@ -122,18 +132,32 @@ def problem(
         errors=errors,
     )
     content = body.model_dump_json(exclude_none=True)
-    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=MEDIA_TYPE)
+    return Response(content, status, {**(headers or {}), REQUEST_ID: request_id}, media_type=PROBLEM_TYPE)
+
+
+async def problem_of(request: Request, error: Exception) -> Problem:
+    """The body of what `error` would be answered with, for an answer that holds several."""
+    handlers = request.app.exception_handlers
+    handler = next(handlers[each] for each in type(error).__mro__ if each in handlers)
+    response: Response = await handler(request, error)
+    if response.status_code == http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        LOGGER.error("request %s: one of its searches failed", request.state.request_id, exc_info=error)
+    return Problem.model_validate_json(bytes(response.body))
 
 
 async def _known(request: Request, error: Exception) -> Response:
     kind = next(KINDS[each] for each in type(error).__mro__ if each in KINDS)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if kind.retry else None
+    headers = {"Retry-After": str(_retry_after_s(error))} if kind.retry else None
     detail = str(error) or "the deadline passed before there was an answer; allow more time with `timeout_ms`"
     caller: Caller = request.state.caller
     if kind.inward and not caller.sees_all:
         detail = "the index cannot be searched now; the service's log says why under this request id"
         LOGGER.warning("request %s: %s", request.state.request_id, error)
     return problem(request.state.request_id, kind.status, kind.name, detail, headers=headers)
+
+
+def _retry_after_s(error: Exception) -> int:
+    return error.retry_after_s if isinstance(error, QueueFull) else RETRY_AFTER_S
 
 
 async def _bad_request(request: Request, error: Exception) -> Response:
@@ -162,7 +186,10 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     detail = "an error of the service, not of the request; its log has the trace under this request id"
-    return problem(request.state.request_id, 500, "internal-error", detail)
+    answer = problem(request.state.request_id, 500, "internal-error", detail)
+    if said := translated(request.url.path, bytes(answer.body)):  # no layer of ours is passed on the way out from here
+        return Response(said, 500, {REQUEST_ID: request.state.request_id}, media_type="application/json")
+    return answer
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from indexer.points import place
 from indexer.store import Hit, Mode, Point
 from model.encoder import Encoding
+from service.explain import Word
 from service.schemas import (
     IndexOut,
     Meta,
@@ -27,7 +28,8 @@ def render(
     searcher: Searcher, query: str, encoding: Encoding, hits: Sequence[Hit], *, with_: Collection[With]
 ) -> list[ResultOut]:
     """Each hit with its snippet and, as far as `with_` asks for them, its parts and its explanation."""
-    return [_result(searcher, query, encoding, hit, with_) for hit in hits]
+    words = searcher.words(query)
+    return [_result(searcher, words, encoding, hit, with_) for hit in hits]
 
 
 def respond(
@@ -58,9 +60,11 @@ def passage_out(point: Point) -> PassageOut:
     return PassageOut(number=number + 1, of=of, start=start, end=end)
 
 
-def _result(searcher: Searcher, query: str, encoding: Encoding, hit: Hit, with_: Collection[With]) -> ResultOut:
+def _result(
+    searcher: Searcher, words: Sequence[Word], encoding: Encoding, hit: Hit, with_: Collection[With]
+) -> ResultOut:
     payload = hit.point.payload
-    explanation = searcher.explain(query, encoding.vector, hit.point)
+    explanation = searcher.explain(words, encoding.vector, hit.point)
     text, metadata = str(payload.get("text", "")), payload.get("metadata")
     return ResultOut(
         id=str(payload["doc_id"]),

@@ -1,4 +1,4 @@
-"""What goes over the wire: searches and documents. `dupmae search --json` prints the same answer."""
+"""What goes over the wire: searches, documents and errors. `dupmae search --json` prints the same answer."""
 
 import json
 from typing import Annotated, Literal, Self
@@ -9,19 +9,19 @@ from indexer.checks import MAX_DEPTH, is_too_deep
 from indexer.grouping import GroupBy
 from indexer.store import INDEX_NAME, Mode
 
+PROBLEM_TYPE = "application/problem+json"
+"""The media type of every error."""
+
 With = Literal["parts", "explain"]
 
 
-class SearchRequest(BaseModel):
-    """A question to one index."""
+class SearchOptions(BaseModel):
+    """Which results of one index are wanted, and how."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        json_schema_extra={"examples": [{"query": "compress a file", "limit": 5, "with": ["parts", "explain"]}]},
+        extra="forbid", strict=True, json_schema_extra={"examples": [{"limit": 5, "with": ["parts"]}]}
     )
 
-    query: Annotated[str, Field(min_length=1, description="What to look for, in plain words.")]
     index: Annotated[
         str | None,
         Field(pattern=f"^{INDEX_NAME.pattern}$", description="Index to search; the service's default when absent."),
@@ -44,12 +44,41 @@ class SearchRequest(BaseModel):
         GroupBy,
         Field(description="`document`: each document once, by its best passage; `passage`: every passage by itself."),
     ] = "document"
+    min_score: Annotated[
+        float | None,
+        Field(allow_inf_nan=False, description="Leave out what scores less; not with `rrf`, whose scores are ranks."),
+    ] = None
+    cursor: Annotated[
+        str | None,
+        Field(max_length=1_024, description="`next_cursor` of the page before; all that decides the order as there."),
+    ] = None
+    depth: Annotated[
+        int | None,
+        Field(ge=10, description="Candidates that each side brings, and how far pages reach; the service's if absent."),
+    ] = None
+    facets: Annotated[
+        list[str],
+        Field(max_length=8, description="Declared fields whose values to count over all documents under the filter."),
+    ] = []
+    facet_limit: Annotated[int, Field(ge=1, le=1_000, description="Values of each, those of most documents first.")] = (
+        10
+    )
     fingerprint: Annotated[
         str | None, Field(description="Artifact the answer must come from; another one served is a 409.")
     ] = None
     timeout_ms: Annotated[int | None, Field(ge=1, description="Give up after this; never later than the service.")] = (
         None
     )
+
+
+class SearchRequest(SearchOptions):
+    """A question to one index."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "compress a file", "limit": 5, "with": ["parts", "explain"]}]}
+    )
+
+    query: Annotated[str, Field(min_length=1, description="What to look for, in plain words.")]
 
 
 class PartsOut(BaseModel):
@@ -135,11 +164,38 @@ class Meta(BaseModel):
     query: QueryOut
 
 
+class FacetOut(BaseModel):
+    """A value of a field, and how many documents under the filter hold it."""
+
+    value: str | int | bool
+    count: int
+
+
 class SearchResponse(BaseModel):
-    """Results, best first."""
+    """Results, best first, and what brings those that follow; absent where nothing does."""
 
     results: list[ResultOut]
+    next_cursor: str | None = None
+    facets: dict[str, list[FacetOut]] | None = None
     meta: Meta
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldError] | None = None
 
 
 class DocumentIn(BaseModel):

@@ -1,5 +1,7 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -7,8 +9,10 @@ from time import perf_counter
 from typing import NamedTuple, Self
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from indexer.catalog import kept_artifact, open_encoder, open_engine
-from indexer.grouping import GroupBy, Grouped, grouped_hits
+from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
 from indexer.live import LiveBuild
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
@@ -98,8 +102,10 @@ class Searcher:
         began = perf_counter()
         encoding = self.encode(query)
         encoded = perf_counter()
-        found = self.retrieve(encoding.vector, mode=mode, limit=limit, filter=filter, group_by=group_by)
-        return Answer(encoding, *found, {"encode": encoded - began, "retrieve": perf_counter() - encoded})
+        found = self.retrieve(encoding.vector, Wanted(mode, filter, group_by), limit=limit)
+        return Answer(
+            encoding, found.hits, found.complete, {"encode": encoded - began, "retrieve": perf_counter() - encoded}
+        )
 
     def encode(self, query: str) -> Encoding:
         """The encoding of one query; `QueryRefused` when it has none."""
@@ -111,16 +117,14 @@ class Searcher:
     def retrieve(
         self,
         query: FusedVector,
+        wanted: Wanted = Wanted(),  # noqa: B008 - frozen
         *,
-        mode: Mode,
         limit: int,
-        filter: Filter | None = None,
-        group_by: GroupBy = "document",
+        depth: int | None = None,
+        most: int | None = None,
     ) -> Grouped:
-        """The best `limit` documents or passages for an encoded query, at the depth of the settings."""
-        if group_by == "passage":
-            return Grouped(self.store.search(query, mode=mode, limit=limit, depth=self._depth, filter=filter))
-        return grouped_hits(self.store, query, mode=mode, limit=limit, depth=self._depth, filter=filter)
+        """As `grouped_hits`, at the depth of the settings unless another is given."""
+        return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
     def document(self, document_id: str, query: FusedVector) -> Point:
         """The passage of a document that matches a query best, by the fused score.
@@ -134,26 +138,38 @@ class Searcher:
         """
         passages = self.store.get([point_id(document_id)])
         if not passages:
-            raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
+            raise self.not_found(document_id)
         rest = range(1, place(passages[0]).of)
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
-        return max(passages, key=lambda passage: query.score(passage.vector).score)
+        return best_passage(query, passages)
 
-    def explain(self, query: str, vector: FusedVector, point: Point) -> Explanation:
+    def explain(self, query: Sequence[Word], vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.
 
         Args:
-            query: The text of the query.
+            query: The words of the query.
             vector: Its encoding.
             point: The passage.
         """
         return explain(
             vector,
             point.vector,
-            query_words=self._words(query),
-            document_words=self._words(passage_text(point, self.build.chunking)),
+            query_words=query,
+            document_words=self.passage_words(point),
             vocabulary=self.encoder.vocabulary,
         )
+
+    def not_found(self, document_id: str) -> DocumentNotFound:
+        """What to raise for a document that is not there, or not to be seen."""
+        return DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
+
+    def words(self, text: str) -> list[Word]:
+        """The words of a text as the model reads it."""
+        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text))
+
+    def passage_words(self, point: Point) -> list[Word]:
+        """The words of a passage, with the title that it was encoded with."""
+        return self.words(passage_text(point, self.build.chunking)[:READ])
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""
@@ -161,19 +177,29 @@ class Searcher:
         with suppress(QueryRefused):
             self.search(" ".join(words), limit=1)
 
+    def probe(self) -> None:
+        """Ask the store for what no document holds, the padding token: it costs next to nothing.
+
+        Raises:
+            StoreError: It does not answer, or not as it should.
+        """
+        nothing = FusedVector(np.zeros(self.build.dense_dim, np.float32), np.array([0]), np.ones(1, np.float32))
+        self.store.search(nothing, mode="ot", limit=1, depth=1)
+
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""
         self.store.close()
 
-    def _words(self, text: str) -> list[Word]:
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text[:READ]))
-
 
 class Searchers:
-    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe."""
+    """Opens indexes by name; indexes that one artifact encoded share one encoder. Thread-safe.
+
+    Attributes:
+        engine: Holds the builds.
+    """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
+        self.engine = engine
         self._settings = settings
         self._encoders: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
         self._opened: set[Searcher] = set()
@@ -187,7 +213,7 @@ class Searchers:
 
     def published(self, index: str) -> Build:
         """The facts of the build that `open` would open; see `Engine.published`."""
-        return self._engine.published(index)
+        return self.engine.published(index)
 
     def open(self, index: str, *, write: bool = False) -> Searcher:
         """The published build of an index with its encoder, which is loaded once per fingerprint.
@@ -199,10 +225,10 @@ class Searchers:
             ProviderError: The encoder cannot run where the settings want it.
             StoreError: The engine failed.
         """
-        build = self._engine.published(index)
+        build = self.engine.published(index)
         encoder = self._encoder(build)
         with ExitStack() as opening:
-            store = opening.enter_context(closing(self._engine.open(index, build.id, write=write)))
+            store = opening.enter_context(closing(self.engine.open(index, build.id, write=write)))
             searcher = Searcher(encoder, store, depth=self._settings.depth)
             opening.pop_all()
         self._opened.add(searcher)
@@ -210,7 +236,7 @@ class Searchers:
 
     def live(self, searcher: Searcher) -> LiveBuild:
         """What writes to the build of a searcher that was opened with `write`."""
-        return LiveBuild(self._engine, searcher.store, searcher.encoder)
+        return LiveBuild(self.engine, searcher.store, searcher.encoder)
 
     def release(self, searcher: Searcher) -> None:
         """Close a searcher that nobody uses any more. Its encoder goes with its last user."""
@@ -220,7 +246,7 @@ class Searchers:
     def close(self) -> None:
         """Close every opened store, then the engine."""
         with ExitStack() as stack:
-            stack.callback(self._engine.close)
+            stack.callback(self.engine.close)
             while self._opened:
                 stack.callback(self._opened.pop().close)
 
@@ -233,10 +259,15 @@ class Searchers:
             return encoder
 
 
+def best_passage(query: FusedVector, passages: Iterable[Point]) -> Point:
+    """The passage that a search would show of its document: the first of the best in order of id."""
+    return min(passages, key=lambda passage: (-query.score(passage.vector).score, passage.id))
+
+
 def open_searchers(settings: Settings) -> Searchers:
-    """The indexes of the settings' engine.
+    """The indexes of the settings' engine. A server that is asked longer than a request may take is given up.
 
     Raises:
         StoreUnavailable: The engine cannot be reached.
     """
-    return Searchers(open_engine(settings), settings)
+    return Searchers(open_engine(settings, timeout_s=math.ceil(settings.timeout_ms / 1000)), settings)

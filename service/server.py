@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
@@ -18,13 +19,11 @@ from service.keyring import open_keyring
 from service.metrics import Metrics
 from service.searcher import open_searchers
 from service.settings import Settings, SettingsError
-
-DRAIN_S = 10
-"""How long a stop waits for requests that are being answered."""
+from service.stopping import Stop
 
 
 def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM; both are a clean stop.
+    """Serve until Ctrl-C or SIGTERM; both are a clean stop, see `Stop`.
 
     Args:
         settings: Where to listen and what to serve.
@@ -39,18 +38,23 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
     with listen(settings.host, settings.port) as listener:
         address = _address(listener)
         app = create_app(lambda: open_searchers(settings), settings, on_ready=lambda build: on_ready(address, build))
+        drain_s = settings.drain_s
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=drain_s,
             http="h11",  # bounds what it holds of a request line and headers, which httptools does not
             h11_max_incomplete_event_size=MAX_URL_BYTES + MAX_HEADER_BYTES,
         )
+        server = uvicorn.Server(config)
+        announce = partial(setattr, app.state, "draining", True)
+        stop = Stop(server, announce, lead_s=settings.drain_lead_s, drain_s=drain_s)
+        server.handle_exit = stop.begin  # type: ignore[method-assign] # uvicorn makes it its signal handler
         with _scraped(settings, app.state.metrics):
             try:
-                uvicorn.Server(config).run(sockets=[listener])
+                server.run(sockets=[listener])
             except KeyboardInterrupt:
                 return
 

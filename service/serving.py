@@ -6,13 +6,15 @@ again by the next request or readiness probe, so a service may start before its 
 Once opened, an index follows what is published. The new pair of encoder and build is loaded and warmed beside the old
 one and then takes its place as one value; requests finish on the pair they began with. A pair that cannot be loaded
 changes nothing but a metric. The cost: while both are open, the memory of both.
+
+A store that is away or hangs makes its own index fail and no other. It is asked again and again, so that readiness
+follows it, down and up.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from indexer.live import LiveBuild, Written
@@ -20,8 +22,11 @@ from indexer.store import Build, IndexNotFound, StoreError
 from model.artifact import ArtifactError
 from model.encoder import Encoder, ProviderError
 from service.batching import MicroBatcher
+from service.cache import Cache
 from service.desk import Desk
 from service.metrics import Metrics
+from service.pool import Pool
+from service.queueing import QueueFull
 from service.searcher import Searcher, Searchers
 from service.settings import Settings
 from service.switch import Setbacks
@@ -31,6 +36,10 @@ LOGGER = logging.getLogger("dupmae.serving")
 
 class NotReady(Exception):
     """An index cannot be served now; the message is the reason, with its remedy."""
+
+
+class SwitchFailed(Exception):
+    """What was published cannot be served, and the index answers as before; the message has the reason."""
 
 
 class NotWritable(Exception):
@@ -68,14 +77,19 @@ class Serving:
         self._opening: dict[str, asyncio.Task[Desk]] = {}
         self._batchers: dict[Encoder, MicroBatcher] = {}
         self._setbacks = Setbacks(settings.switch_s)
-        self._threads = ThreadPoolExecutor(thread_name_prefix="search")
-        self._following: asyncio.Task[None] | None = None
-        metrics.watch_queue(lambda: sum(batcher.depth for batcher in self._batchers.values()))
+        self._away: dict[str, str] = {}
+        self._cache = Cache(settings.cache_mb * 2**20, metrics.looked_up)
+        self._background: list[asyncio.Task[None]] = []
+        metrics.watch_queues(
+            encoder=lambda: sum(batcher.depth for batcher in self._batchers.values()),
+            store=lambda: sum(desk.waiting for desk in self._desks.values()),
+        )
+        metrics.watch_cache(lambda: self._cache.bytes)
 
     def start(self) -> None:
-        """Begin to open the default index, without waiting for it, and to follow what is published."""
+        """Begin to open the default index, without waiting for it, to follow what is published, and to probe stores."""
         self._opening_of(self._settings.index)
-        self._following = asyncio.create_task(self._follow())
+        self._background = [asyncio.create_task(self._follow()), asyncio.create_task(self._probe_always())]
 
     @asynccontextmanager
     async def desk(self, index: str) -> AsyncIterator[Desk]:
@@ -89,6 +103,18 @@ class Serving:
             await asyncio.shield(self._opening_of(index))
         with self._desks[index].held() as desk:
             yield desk
+
+    async def ready(self, index: str) -> Build:
+        """The build that this index can be searched in now.
+
+        Raises:
+            NotReady: It cannot be opened, or its store does not answer; the message says why.
+            IndexNotFound: As `desk`.
+        """
+        async with self.desk(index) as desk:
+            if reason := self._away.get(index):
+                raise NotReady(reason)
+            return desk.build
 
     async def write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
         """Change the build that answers, one caller after the other; who waits may give up, the change does not.
@@ -115,11 +141,46 @@ class Serving:
             if desk := self._desks.get(index):
                 await self._try_to_switch(index, desk)
 
+    async def switch_now(self, index: str) -> Build:
+        """As `switch`, but opening an index that is not open, and said aloud when it cannot be done.
+
+        Returns:
+            The facts of the build that answers.
+
+        Raises:
+            SwitchFailed: The present build goes on answering, and the service goes on trying.
+            IndexNotFound, NotReady: As `desk`.
+        """
+        async with self.desk(index) as before, self._switching:
+            self._setbacks.try_at_once(index)
+            await self._try_to_switch(index, before)
+            if reason := self._setbacks.reason(index):
+                raise SwitchFailed(
+                    f"index {index!r} goes on answering from build {before.build.id}, and the service goes on trying "
+                    f"to follow what is published: {reason}"
+                )
+            return self._desks[index].build
+
+    def serves(self, index: str) -> Build | None:
+        """The facts of the build that an index answers from here, live writes counted; None if it is not open."""
+        return self._desks[index].build if index in self._desks else None
+
+    async def connected(self) -> Searchers:
+        """The connection to the engine, made now when there is none.
+
+        Raises:
+            StoreUnavailable: It cannot be reached.
+        """
+        async with self._connecting:
+            if self._searchers is None:
+                self._searchers = await asyncio.to_thread(self._open_searchers)
+            return self._searchers
+
     async def close(self) -> None:
         """Answer the queries that wait, then close what was opened."""
         async with self._switching:  # a switch that has begun is finished: nobody could close what its thread opens
-            if self._following:
-                self._following.cancel()
+            for task in self._background:
+                task.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)  # whoever waited for it has heard of it
         for batcher in list(self._batchers.values()):
             await batcher.close()
@@ -127,11 +188,8 @@ class Serving:
         for error in await asyncio.gather(*self._retiring.values(), return_exceptions=True):
             if error:
                 LOGGER.error("a build was not closed in order", exc_info=error)
-        try:
-            if self._searchers is not None:
-                await asyncio.to_thread(self._searchers.close)
-        finally:
-            self._threads.shutdown()
+        if self._searchers is not None:
+            await asyncio.to_thread(self._searchers.close)
 
     def _opening_of(self, index: str) -> asyncio.Task[Desk]:
         """The one attempt under way for this index, which everybody who wants it waits for."""
@@ -147,10 +205,7 @@ class Serving:
 
     async def _open(self, index: str) -> Desk:
         try:
-            async with self._connecting:
-                if self._searchers is None:
-                    self._searchers = await asyncio.to_thread(self._open_searchers)
-            desk = await self._load(self._searchers, index)
+            desk = await self._load(await self.connected(), index)
         except (StoreError, ArtifactError, ProviderError) as error:
             if isinstance(error, IndexNotFound) and index != self._settings.index:
                 raise
@@ -171,7 +226,8 @@ class Serving:
         except BaseException:
             await asyncio.to_thread(searchers.release, searcher)
             raise
-        return Desk(searcher, self._batcher(searcher), self._threads, live=live)
+        pool = Pool(self._settings.store_threads, self._settings.max_queue)
+        return Desk(searcher, self._batcher(searcher), pool, self._cache, live=live)
 
     async def _write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
         """Change the build, and let the next writer go."""
@@ -188,6 +244,29 @@ class Serving:
             await asyncio.sleep(self._settings.switch_s)
             for index in list(self._desks):
                 await self.switch(index)
+
+    async def _probe_always(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.switch_s)
+            await asyncio.gather(*map(self._probe, self._desks))
+
+    async def _probe(self, index: str) -> None:
+        """Ask the store of an index something small, unless it has answered a request since the last time."""
+        try:
+            async with asyncio.timeout(self._settings.timeout_ms / 1000), self.desk(index) as desk:
+                if not desk.proven:
+                    await desk.run(desk.searcher.probe)
+                desk.proven = False
+        except QueueFull:  # overloaded is not away: other replicas would be next
+            return
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, it is asked again
+            reason = str(error) or f"the store of index {index!r} does not answer in time"
+            if index not in self._away:
+                LOGGER.error("index %r is not ready: %s", index, reason)
+            self._away[index] = reason
+        else:
+            if self._away.pop(index, None):
+                LOGGER.warning("the store of index %r answers again", index)
 
     async def _try_to_switch(self, index: str, desk: Desk) -> None:
         assert self._searchers is not None
@@ -252,6 +331,7 @@ class Serving:
     async def _close(self, desk: Desk) -> None:
         """Release a build, and its batcher if no other desk has it."""
         assert self._searchers is not None
+        desk.close()
         await asyncio.to_thread(self._searchers.release, desk.searcher)
         others = {*self._desks.values(), *self._retiring} - {desk}
         if all(other.batcher is not desk.batcher for other in others):
@@ -259,13 +339,16 @@ class Serving:
             await desk.batcher.close()
 
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
-        if searcher.encoder not in self._batchers:
-            self._batchers[searcher.encoder] = MicroBatcher(
-                searcher.encoder.encode_queries,
-                max_batch=self._settings.max_batch,
-                max_queue=self._settings.max_queue,
+        encoder, settings = searcher.encoder, self._settings
+        if encoder not in self._batchers:
+            self._batchers[encoder] = MicroBatcher(
+                {"query": encoder.tokenize_query, "document": encoder.tokenize_document},
+                encoder.encode_tokenized,
+                max_batch=settings.max_batch,
+                max_tokens=settings.max_batch_tokens,
+                max_queue=settings.max_queue,
             )
-        return self._batchers[searcher.encoder]
+        return self._batchers[encoder]
 
 
 def _caught_up(searchers: Searchers, searcher: Searcher) -> LiveBuild:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import DotEnvSettingsSource, SettingsConfigDict
 
 from indexer.settings import IndexSettings
@@ -42,13 +42,42 @@ class Settings(IndexSettings):
         None, ge=1, le=65_535, description="Port of its own for /metrics, which is not on the other one then."
     )
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
-    max_batch: int = Field(32, ge=1, description="Queries the encoder takes at once.")
-    max_queue: int = Field(256, ge=1, description="Queries that may wait for the encoder; one more is answered 429.")
+    max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
+    max_queue: int = Field(256, ge=1, description="Texts that may wait for the encoder; one more is answered 429.")
+    store_threads: int = Field(
+        8, ge=1, description="Calls that the store of one index works on at once; as many as DUPMAE_MAX_QUEUE may wait."
+    )
+    cache_mb: int = Field(
+        64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
+    )
     max_query_chars: int = Field(4_096, ge=1, description="Characters a query may have; a longer one is answered 422.")
+    max_text_chars: int = Field(
+        16_384, ge=1, description="Characters a text to encode or explain may have; a longer one is answered 422."
+    )
     max_limit: int = Field(1_000, ge=1, description="Results a request may ask for; more is answered 422.")
+    max_depth: int = Field(
+        2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."
+    )
+    max_searches: int = Field(32, ge=1, description="Searches one batch may hold; more is answered 422.")
+    max_texts: int = Field(256, ge=1, description="Texts one request may have embedded; more is answered 422.")
     max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
+    cursor_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs the cursors of pages; replicas without a shared data folder need the same. Unset: one that "
+        "is made and kept in the data folder.",
+    )
     switch_s: float = Field(
         2.0, ge=0.05, le=3_600, description="Seconds between two looks for another published build to answer from."
+    )
+    drain_lead_s: float = Field(
+        2.0,
+        ge=0,
+        le=300,
+        description="Seconds after SIGTERM in which /readyz says 503 and requests are taken, for a balancer to notice.",
+    )
+    drain_s: int = Field(
+        10, ge=0, le=3_600, description="Most seconds that a stop then waits for requests that are being answered."
     )
     writable: bool = Field(
         False, description="Take live writes; with the embedded engine no other process can open the index then."

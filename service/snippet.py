@@ -1,25 +1,34 @@
 """The few lines of a document that show best why it was found.
 
+Usually they are one stretch of it; two of half the length where those show clearly more of the words that matter.
+
 A snippet is a list of runs, each either a match or not, instead of markup or offsets: a client needs neither an HTML
 parser nor an opinion on how Python counts characters.
 """
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
 WIDTH = 240
 """Characters of a snippet, about three lines of the page."""
 
-LEAD = 40
-"""Characters shown before the first match, so that it does not stand without its sentence."""
+LEAD = 60
+"""Characters shown at most before the first match: from where its sentence begins, if that is not further away."""
+
+GAIN = 1.2
+"""How much more two stretches must show than one, which is easier to read."""
 
 READ = 10_000
 """Characters of a text that are looked at: a little more than the longest passage a model reads."""
 
+CUT = "…"
 WORD = re.compile(r"[^\W_]+")
+SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+")
 
 
 class Run(NamedTuple):
@@ -35,27 +44,33 @@ class _Word(NamedTuple):
     folded: str
 
 
+class _Stretch(NamedTuple):
+    """Characters of the text, and the words that they show."""
+
+    begin: int
+    end: int
+    shows: frozenset[str]
+
+
 def snippet(text: str, weights: Mapping[str, float], *, width: int = WIDTH) -> list[Run]:
-    """The stretch of `text` whose distinct words weigh most, cut into runs.
+    """The stretch of `text` whose distinct words weigh most, or the two, cut into runs.
 
     Args:
         text: What the document says; white space is collapsed.
         weights: Weight by word, lower-cased and without accents.
         width: Characters to show, not counting the ellipses.
 
-    >>> snippet("Compress a file with zlib.", {"file": 2.0, "zlib": 1.0}, width=20)
-    [Run(text='Compress a ', match=False), Run(text='file', match=True), Run(text=' with…', match=False)]
+    >>> [run.text for run in snippet("Compress a file with zlib.", {"file": 2.0, "zlib": 1.0}, width=20)]
+    ['…a ', 'file', ' with ', 'zlib', '.']
     """
     text = " ".join(text[:READ].split())
-    words = [_Word(found.start(), found.end(), fold(found.group())) for found in WORD.finditer(text)]
-    matches = [word for word in words if word.folded in weights]
-    begin = _begin(text, matches, weights, width)
-    end = _end(text, begin, width)
-    runs = [Run("…", False)] if begin else []
-    runs += _runs(text, begin, end, matches)
-    if end < len(text):
-        runs.append(Run("…", False))
-    return _joined(runs)
+    words = ((found, fold(found.group())) for found in WORD.finditer(text))
+    matches = [_Word(found.start(), found.end(), folded) for found, folded in words if folded in weights]
+    if len(text) <= width or not matches:
+        stretches = [_Stretch(0, _end(text, 0, width), frozenset())]
+    else:
+        stretches = _Finder(text, matches, weights).best(width)
+    return _joined(_shown(text, stretches, matches))
 
 
 def fold(word: str) -> str:
@@ -64,22 +79,55 @@ def fold(word: str) -> str:
     >>> fold("Café")
     'cafe'
     """
+    if word.isascii():
+        return word.lower()
     decomposed = unicodedata.normalize("NFD", word.lower())
     return "".join(letter for letter in decomposed if unicodedata.category(letter) != "Mn")
 
 
-def _begin(text: str, matches: Sequence[_Word], weights: Mapping[str, float], width: int) -> int:
-    """Where the heaviest window begins, moved back to let its first match have a lead."""
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """Finds the stretches that show most."""
 
-    def weight(first: int) -> float:
-        last = matches[first].begin + width - LEAD
-        inside = takewhile(lambda match: match.end <= last, matches[first:])
-        return sum(weights[word] for word in {match.folded for match in inside})
+    text: str
+    matches: Sequence[_Word]
+    weights: Mapping[str, float]
 
-    if len(text) <= width or not matches:
-        return 0
-    lead = matches[max(range(len(matches)), key=weight)].begin - LEAD
-    return 0 if lead <= 0 else text.find(" ", lead) + 1
+    def best(self, width: int) -> list[_Stretch]:
+        sentences = [0, *(found.end() for found in SENTENCE_END.finditer(self.text))]
+        whole = self.heaviest(self.stretches(sentences, width))
+        halves = self.stretches(sentences, width // 2)
+        first = self.heaviest(halves)
+        apart = [each for each in halves if each.begin >= first.end or each.end <= first.begin]
+        if not apart:
+            return [whole]
+        second = self.heaviest(apart, besides=first.shows)
+        if self.weight(first.shows | second.shows) < GAIN * self.weight(whole.shows):
+            return [whole]
+        return sorted([first, second])
+
+    def stretches(self, sentences: Sequence[int], width: int) -> list[_Stretch]:
+        """One for each match, from where its sentence begins; near the end of the text from an earlier sentence."""
+        return [self.stretch(number, sentences, width) for number in range(len(self.matches))]
+
+    def stretch(self, number: int, sentences: Sequence[int], width: int) -> _Stretch:
+        first = self.matches[number]
+        lead = min(LEAD, width // 4)
+        begin = sentences[bisect_right(sentences, first.begin) - 1]
+        if begin < first.begin - lead:
+            begin = self.text.find(" ", first.begin - lead) + 1
+        earliest = sentences[bisect_left(sentences, len(self.text) - width) :]
+        begin = min([begin, *earliest[:1]])
+        end = _end(self.text, begin, width)
+        inside = takewhile(lambda match: match.end <= end, self.matches[number:])
+        return _Stretch(begin, end, frozenset(match.folded for match in inside))
+
+    def heaviest(self, stretches: Sequence[_Stretch], besides: frozenset[str] = frozenset()) -> _Stretch:
+        """The first of those whose words weigh most, those left out that are shown already."""
+        return max(stretches, key=lambda each: self.weight(each.shows - besides))
+
+    def weight(self, words: frozenset[str]) -> float:
+        return sum(self.weights[word] for word in words)
 
 
 def _end(text: str, begin: int, width: int) -> int:
@@ -87,6 +135,17 @@ def _end(text: str, begin: int, width: int) -> int:
         return len(text)
     space = text.rfind(" ", begin, begin + width + 1)
     return space if space > begin else begin + width
+
+
+def _shown(text: str, stretches: Sequence[_Stretch], matches: Sequence[_Word]) -> Iterator[Run]:
+    for number, (begin, end, _) in enumerate(stretches):
+        if number:
+            yield Run(f" {CUT} ", False)
+        elif begin:
+            yield Run(CUT, False)
+        yield from _runs(text, begin, end, matches)
+    if stretches[-1].end < len(text):
+        yield Run(CUT, False)
 
 
 def _runs(text: str, begin: int, end: int, matches: Iterable[_Word]) -> Iterator[Run]:

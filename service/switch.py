@@ -52,6 +52,16 @@ class Setbacks:
             what = f"build {build_id}" if build_id else "what is published"
             LOGGER.error("index %r cannot follow %s, and answers as before: %s", index, what, reason)
 
+    def reason(self, index: str) -> str | None:
+        """Why the index cannot follow what is published; None when it does."""
+        setback = self._by_index.get(index)
+        return setback.reason if setback else None
+
+    def try_at_once(self, index: str) -> None:
+        """What failed is due again."""
+        if setback := self._by_index.get(index):
+            setback.again_at = 0.0
+
     def over(self, index: str) -> None:
         """The index answers from what is published."""
         if self._by_index.pop(index, None):

@@ -10,6 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TRAINING = {"torch", "transformers"}
+FRAMEWORKS = {"service.langchain", "service.llamaindex"}
+"""Modules that import the framework they serve."""
+
 HEAVY = TRAINING | {"fastapi", "onnxruntime", "qdrant_client", "qdrant_edge", "bm25s", "ir_measures"}
 
 
@@ -32,7 +35,21 @@ def test_serving_and_indexing_load_neither_torch_nor_transformers(module: str) -
 
 
 def test_no_module_of_the_service_or_the_indexer_loads_torch() -> None:
-    assert not loaded_by(*modules_of("service"), *modules_of("indexer")) & TRAINING
+    ours = {*modules_of("service"), *modules_of("indexer")} - FRAMEWORKS
+    assert not loaded_by(*sorted(ours)) & TRAINING
+
+
+def test_the_client_loads_no_framework_and_no_engine() -> None:
+    assert not loaded_by("service.client") & (HEAVY | {"starlette", "tokenizers", "langchain_core", "llama_index"})
+
+
+@pytest.mark.parametrize(
+    ("module", "library"), [("service.langchain", "langchain_core"), ("service.llamaindex", "llama_index")]
+)
+def test_a_retriever_without_its_framework_says_what_to_install(module: str, library: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; import {module}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"pip install 'dupmae-search[{module.rpartition('.')[2]}]'" in done.stderr
 
 
 def test_the_command_line_loads_nothing_heavy_before_a_command_runs() -> None:

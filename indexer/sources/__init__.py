@@ -5,7 +5,7 @@ batch of rows or one file is in memory, however large the source. What cannot be
 same stream, so nothing is dropped unseen; only a source that cannot be read at all is an error.
 """
 
-from indexer.sources.inputs import STDIN
+from indexer.sources.inputs import STDIN, standard_input
 from indexer.sources.options import Field, Format, ReadOptions, parse_columns
 from indexer.sources.read import count_records, read_documents, unread_files
 
@@ -17,5 +17,6 @@ __all__ = [
     "count_records",
     "parse_columns",
     "read_documents",
+    "standard_input",
     "unread_files",
 ]

@@ -4,11 +4,14 @@ One rule for folders: a folder that holds `corpus.jsonl` is that file; any other
 unless a format is named, and then of the files of that format. So a stray table beside notes is never read by chance.
 """
 
+import io
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from indexer.documents import BadRecord, find_jsonl
 from indexer.sources.options import Format
@@ -32,6 +35,19 @@ SUFFIXES: dict[str, Format] = {
 }
 LINES: tuple[Format, ...] = ("jsonl", "tsv", "csv")
 FILES: tuple[Format, ...] = ("text", "markdown", "html", "pdf")
+
+
+def standard_input() -> BinaryIO | None:
+    """Standard input, to be read in a thread; None when the process has none.
+
+    Not `sys.stdin`: a thread that waits in it holds its lock, and Python aborts when it ends and cannot have that.
+    """
+    if sys.stdin is None:
+        return None
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except io.UnsupportedOperation:  # something else stands in for it, which has no descriptor
+        return sys.stdin.buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue
 
@@ -12,6 +12,7 @@ from indexer.live import DocumentHeld, LiveBuild, Written, stored_document
 from indexer.store import INDEX_NAME, Build
 from model.encoder import EncodingError
 from service.caller import Caller
+from service.examples import DOCUMENT
 from service.problems import BadRequest
 from service.routes.reply import problems, require_json
 from service.routes.state import AppMetrics, AppServing, AppSettings, SearchCaller, WriteCaller
@@ -20,10 +21,17 @@ from service.searcher import DocumentNotFound
 
 PATH = "/v1/documents/{id:path}"
 
-DocumentId = Annotated[str, Path(min_length=1, max_length=1_024, description="As its source, or you, named it.")]
+DocumentId = Annotated[
+    str, Path(min_length=1, max_length=1_024, description="As its source, or you, named it.", examples=["notes/1"])
+]
 IndexName = Annotated[
     str | None,
-    Query(alias="index", pattern=f"^{INDEX_NAME.pattern}$", description="The service's default when absent."),
+    Query(
+        alias="index",
+        pattern=f"^{INDEX_NAME.pattern}$",
+        description="The service's default when absent.",
+        examples=["default"],
+    ),
 ]
 
 router = APIRouter(tags=["documents"])
@@ -60,7 +68,7 @@ async def get_document(
 )
 async def put_document(
     id: DocumentId,
-    body: DocumentIn,
+    body: Annotated[DocumentIn, Body(openapi_examples=DOCUMENT)],
     caller: WriteCaller,
     serving: AppServing,
     metrics: AppMetrics,
@@ -88,7 +96,7 @@ async def put_document(
     PATH,
     summary="Remove a document",
     response_model_exclude_none=True,
-    responses=problems(401, 403, 404, 409, 422, 503, 504),
+    responses=problems(401, 403, 404, 409, 413, 422, 503, 504),
 )
 async def delete_document(
     id: DocumentId,

@@ -1,21 +1,28 @@
 """`POST /v1/search`."""
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import Response
 
+from service.examples import SEARCH
 from service.routes.reply import problems, reply, require_json, unless_gone
 from service.routes.state import AppAnswering, AppSettings, SearchCaller
 from service.schemas import SearchRequest, SearchResponse
 
 PATH = "/v1/search"
-ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
+ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504)
 
 router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
 
 
 @router.post(PATH, response_model=SearchResponse, summary="Find documents", responses=problems(*ERRORS))
 async def search(
-    request: Request, body: SearchRequest, caller: SearchCaller, answering: AppAnswering, settings: AppSettings
+    request: Request,
+    body: Annotated[SearchRequest, Body(openapi_examples=SEARCH)],
+    caller: SearchCaller,
+    answering: AppAnswering,
+    settings: AppSettings,
 ) -> Response:
     """The best documents of one index for one query, each with an exact score."""
     request.state.log |= {"mode": body.mode, "index": body.index or settings.index}

@@ -6,8 +6,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from service.administration import Administration
 from service.answering import Answering
 from service.caller import Caller, Forbidden, Scope
+from service.embedding import Embedder
+from service.explaining import Explaining
 from service.metrics import Metrics
 from service.serving import Serving
 from service.settings import Settings
@@ -52,9 +55,19 @@ def may_confined(scope: Scope) -> May:
     return May(scope, confined=True)
 
 
+def _administration(request: Request) -> Administration:
+    administration: Administration = request.app.state.administration
+    return administration
+
+
 def _answering(request: Request) -> Answering:
     answering: Answering = request.app.state.answering
     return answering
+
+
+def _explaining(request: Request) -> Explaining:
+    explaining: Explaining = request.app.state.explaining
+    return explaining
 
 
 def _serving(request: Request) -> Serving:
@@ -72,9 +85,17 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _embedder(request: Request) -> Embedder:
+    embedder: Embedder = request.app.state.embedder
+    return embedder
+
+
+AppAdministration = Annotated[Administration, Depends(_administration)]
 SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
 WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
 AppAnswering = Annotated[Answering, Depends(_answering)]
+AppEmbedder = Annotated[Embedder, Depends(_embedder)]
+AppExplaining = Annotated[Explaining, Depends(_explaining)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]
 AppSettings = Annotated[Settings, Depends(_settings)]

@@ -1,210 +1,245 @@
-// The page: asks /v1/search, shows the answer. Text from the index only ever becomes text nodes and checked links.
+// The page: what the address asks goes to the service, what it answers is shown. One request at a time; a newer question
+// ends an older one, and its answer is never shown.
+
+import { link, read } from "./address.js";
+import { Problem, ask, key } from "./api.js";
+import { $, count, h } from "./dom.js";
+import { facetsOf, filterOf, showFilters } from "./filters.js";
+import "./keyboard.js";
+import * as notice from "./notice.js";
+import { item } from "./result.js";
 
 const LIMIT = 10;
-const TERMS_SHOWN = 12;
-const WORDS_ADDED = 6;
+const DEBOUNCE_MS = 120;
+const BURST_MS = 2_000; // a pause in typing after which what was asked before it stays in the history
 
-const WEIGHED = new Set(["fused", "ot"]); // modes whose score is made of what the words add
+const MODES = {
+  fused: "meaning plus words, one exact sum",
+  cls: "what the text is about, in whichever words",
+  ot: "which words the text holds or implies",
+  rrf: "both lists merged by rank alone, for comparison",
+};
 
-const form = document.querySelector("#form");
-const field = document.querySelector("#query");
-const status = document.querySelector("#status");
-const results = document.querySelector("#results");
-const legend = document.querySelector("#legend");
-const intro = document.querySelector("#intro");
-const footer = document.querySelector("#footer");
-const template = document.querySelector("#result");
+// Queries that fit an index the page knows: the demo's, by its name.
+const EXAMPLES = {
+  demo: ["how do I compress a file", "run a function every five seconds", "remove duplicates but keep the order"],
+};
 
-let asking = null; // the request under way, so that a newer question can end it
+const form = $("#form");
+const field = $("#query");
+const results = $("#results");
+const more = $("#more button");
 
+let view = read();
+let asking = null; // the request under way
+let indexes = null; // what may be searched, once known
+let facets = { of: "", counts: {} }; // the last counts, and of which index and filter they are
+const typed = { timer: 0, at: -Infinity };
+
+form.addEventListener("input", ({ target }) => {
+  if (target !== field) return;
+  clearTimeout(typed.timer);
+  typed.timer = setTimeout(() => go(asked(), { replace: inBurst() }), DEBOUNCE_MS);
+});
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  ask({ remember: true });
+  clearTimeout(typed.timer);
+  go(asked(), { replace: inBurst() });
+  typed.at = -Infinity;
 });
-
-form.addEventListener("change", (event) => {
-  if (event.target.name === "mode" && field.value.trim()) ask({ remember: true });
+document.addEventListener("change", ({ target }) => {
+  if (target.name === "mode") go({ ...view, mode: target.value });
+  if (target.name === "index") go({ ...view, index: target.value, like: "", filters: [] });
 });
-
-window.addEventListener("popstate", readAddress);
-
-document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && document.activeElement !== field && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    event.preventDefault();
-    field.select();
-  }
+document.addEventListener("click", followOwnLinks);
+window.addEventListener("popstate", fromAddress);
+window.addEventListener("online", () => $("#notice").hasChildNodes() && answer());
+$("#forget").addEventListener("click", () => {
+  key.forget();
+  indexes = null;
+  answer();
 });
+more.addEventListener("click", () => answer({ cursor: more.value }));
 
-readAddress();
+fromAddress();
 
-function readAddress() {
-  const address = new URLSearchParams(location.search);
-  const mode = address.get("mode") ?? "fused";
-  field.value = address.get("q") ?? "";
-  for (const choice of form.elements.mode) choice.checked = choice.value === mode;
-  ask({ remember: false });
+function asked() {
+  return { ...view, query: field.value, like: "" };
 }
 
-async function ask({ remember }) {
+function inBurst() {
+  const before = typed.at;
+  typed.at = performance.now();
+  return typed.at - before < BURST_MS;
+}
+
+function go(next, { replace = false } = {}) {
+  const address = link(next);
+  if (address !== link(view)) history[replace ? "replaceState" : "pushState"](null, "", tidy(address));
+  view = next;
+  answer();
+}
+
+function fromAddress() {
+  clearTimeout(typed.timer);
+  typed.at = -Infinity;
+  view = read();
+  field.value = view.query;
+  answer();
+}
+
+// Links to a view of this page change the view; with a modifier they open elsewhere, as links do.
+function followOwnLinks(event) {
+  const address = event.target.closest?.("a[href^='?']")?.getAttribute("href");
+  if (address === undefined || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  history.pushState(null, "", tidy(address));
+  fromAddress();
+}
+
+const tidy = (address) => (address === "?" ? location.pathname : address);
+
+async function answer({ cursor } = {}) {
   asking?.abort();
-  const query = field.value.trim();
-  const address = new URLSearchParams(location.search);
-  const mode = form.elements.mode.value || "fused";
-  if (remember) history.pushState(null, "", query ? `?${addressOf(query, mode, address.get("index"))}` : "/");
-  document.title = query ? `${query} · Search` : "Search";
-  if (!query) return showNothing();
-
+  notice.clear();
   const request = (asking = new AbortController());
-  results.setAttribute("aria-busy", "true");
-  say("Searching…");
+  const { signal } = request;
+  const current = () => request === asking;
+  prepare();
   try {
-    const body = { query, mode, limit: LIMIT, with: WEIGHED.has(mode) ? ["parts", "explain"] : ["parts"] };
-    if (address.has("index")) body.index = address.get("index");
-    show(await post(body, request.signal));
+    indexes ??= await known();
+    if (!current()) return;
+    showIndexes();
+    if (!view.query.trim() && !view.like) return showNothing();
+    const found = await ask(path(), { body: question({ limit: LIMIT, with: ["parts", "explain"], cursor }), signal });
+    if (!current()) return;
+    show(found, cursor);
+    await countFacets(signal);
   } catch (error) {
-    if (error.name !== "AbortError") fail(error);
+    if (current() && error.name !== "AbortError") fail(error, cursor);
   } finally {
-    if (asking === request) results.removeAttribute("aria-busy");
+    if (current()) results.removeAttribute("aria-busy");
   }
 }
 
-async function post(body, signal) {
-  const response = await fetch("/v1/search", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.detail);
-  return answer;
+const path = () => (view.like ? `v1/documents/${encodeURIComponent(view.like)}:similar` : "v1/search");
+
+function question(wanted) {
+  const { query, like, mode, index, filters } = view;
+  const filter = filterOf(filters, home().fields);
+  return { ...(like ? {} : { query }), ...(index ? { index } : {}), mode, filter, ...wanted };
 }
 
-function addressOf(query, mode, index) {
-  const address = new URLSearchParams({ q: query });
-  if (mode !== "fused") address.set("mode", mode);
-  if (index) address.set("index", index);
-  return address;
+// Counts are of the documents under the filter, whatever the question: asked for when the filter changes, and after the
+// results, which need not wait for them.
+async function countFacets(signal) {
+  const { build, fields } = home();
+  const of = JSON.stringify([build, view.filters]);
+  const counted = facetsOf(fields);
+  if (facets.of === of || !counted.length) return;
+  try {
+    const answer = await ask(path(), { body: question({ limit: 1, with: [], facets: counted }), signal });
+    facets = { of, counts: answer.facets };
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    facets = { of: "", counts: {} }; // results without counts are still results; the next question asks again
+  }
+  showFilters(view, fields, facets.counts, go);
+}
+
+async function known() {
+  const [{ indexes }, { index }] = await Promise.all([ask("v1/indexes"), ask("readyz")]);
+  return indexes.map((each) => ({ ...each, fields: declared(each.fields), standard: each.name === index }));
+}
+
+// Places of documents and passages can be filtered on too, but say nothing to a person.
+const declared = (fields) => Object.fromEntries(Object.entries(fields).filter(([field]) => field.startsWith("metadata.")));
+
+// The index that answers: the one the address names, or the one that answers who names none.
+function home() {
+  const found = indexes.find(({ name, standard }) => (view.index ? name === view.index : standard));
+  return found ?? { name: view.index, fields: {} };
+}
+
+function prepare() {
+  const titled = view.like ? `Like ${view.like}` : view.query.trim();
+  document.title = titled ? `${titled} · Search` : "Search";
+  for (const choice of form.elements.mode) choice.checked = choice.value === view.mode;
+  $("#mode").textContent = MODES[view.mode] ?? "";
+  $("#forget").hidden = !key.get();
+  results.setAttribute("aria-busy", "true");
+}
+
+function showIndexes() {
+  const { name, documents } = home();
+  $("#indexes").hidden = indexes.length < 2;
+  $("#indexes select").replaceChildren(...indexes.map((each) => h("option", { selected: each.name === name }, each.name)));
+  const size = documents === undefined ? "" : count(documents, "document");
+  $("#size").textContent = indexes.length === 1 ? `${name} · ${size}` : size;
 }
 
 function showNothing() {
   results.replaceChildren();
-  results.removeAttribute("aria-busy");
-  footer.textContent = "";
-  legend.hidden = true;
-  intro.hidden = false;
-  say("");
+  showFilters(view, {}, {}, go);
+  showAround(false);
+  $("#status").textContent = "";
+  const examples = EXAMPLES[home().name] ?? [];
+  $("#examples").replaceChildren(
+    ...examples.map((query) => h("li", {}, h("a", { href: link({ ...view, query, like: "" }) }, query))),
+  );
 }
 
-function show({ results: found, meta }) {
-  const best = Math.max(...found.map((result) => Math.abs(result.score)), Number.EPSILON);
-  results.replaceChildren(...found.map((result) => item(result, best)));
-  intro.hidden = true;
-  legend.hidden = !found.length;
+function show({ results: found, next_cursor, meta }, cursor) {
+  notice.settled();
+  const held = document.activeElement !== document.body;
+  showResults(found, cursor);
+  more.value = next_cursor ?? "";
+  const { fields } = home();
+  showFilters(view, fields, facets.counts, go);
+  showAround(true);
+  $("#more").hidden = !next_cursor;
+  $("#status").textContent = sentence(results.children.length, next_cursor, meta);
+  $("#made").textContent = origin(meta);
+  if (!cursor) window.scrollTo(0, 0);
+  if (held && document.activeElement === document.body) results.focus({ preventScroll: true });
+}
+
+function showResults(found, cursor) {
+  const fields = home().fields;
+  const best = cursor ? Number(results.dataset.best) : Math.max(...found.map(({ score }) => score), Number.EPSILON);
+  const items = found.map((result) => item(result, { view, fields, best }));
+  results.dataset.best = best;
+  if (!cursor) return results.replaceChildren(...items);
+  results.append(...items);
+  $("h2 a", items[0])?.focus();
+}
+
+function showAround(answered) {
+  $("#intro").hidden = answered;
+  $("#more").hidden = true;
+  $("#made").hidden = !answered;
+}
+
+function sentence(shown, next, meta) {
   const took = Object.values(meta.took_ms).reduce((sum, stage) => sum + stage, 0);
-  const count = found.length === 1 ? "1 result" : `${found.length} results`;
   const cut = meta.query.truncated ? " The question was too long; only its beginning was read." : "";
-  const short = meta.complete ? "" : " More documents may match: the best passages belong to these few.";
-  say(found.length ? `${count} in ${took.toFixed(0)} ms.${short}${cut}` : `Nothing found. Try other words.${cut}`);
-  footer.textContent = `${meta.index.documents.toLocaleString("en")} documents in “${meta.index.name}” · ${meta.model.name}`;
+  if (!shown) return `Nothing found${view.filters.length ? " under these filters" : ". Try other words"}.${cut}`;
+  const short = meta.complete || next ? "" : " More documents may match: the best passages belong to these few.";
+  return `${next ? "The best " : ""}${count(shown, "result")} in ${took.toFixed(0)} ms.${short}${cut}`;
 }
 
-function fail(error) {
-  results.replaceChildren();
-  legend.hidden = true;
-  intro.hidden = true;
-  footer.textContent = "";
-  const unreachable = error instanceof TypeError || error instanceof SyntaxError;
-  say(unreachable ? "The service does not answer. Is it running?" : error.message, true);
+function origin({ took_ms, model, index }) {
+  const stages = Object.entries(took_ms).map(([stage, ms]) => `${stage} ${ms.toFixed(1)}`);
+  return `${stages.join(" · ")} ms — ${model.name}, build ${index.build}`;
 }
 
-function say(text, problem = false) {
-  status.textContent = text;
-  status.classList.toggle("problem", problem);
-}
-
-function item(result, best) {
-  const node = template.content.cloneNode(true);
-  const link = node.querySelector("h2 a");
-  link.textContent = result.title || result.id;
-  if (/^https?:/i.test(result.url)) {
-    link.href = result.url;
-    node.querySelector(".address").textContent = result.url.replace(/^https?:\/\//i, "");
-  } else {
-    node.querySelector(".address").remove();
+function fail(problem, cursor) {
+  if (!(problem instanceof Problem)) throw problem;
+  $("#status").textContent = "";
+  if (!cursor) {
+    results.replaceChildren();
+    showAround(true);
+    $("#made").hidden = true;
   }
-  if (result.passage.of > 1) {
-    node.querySelector(".passage").textContent = `passage ${result.passage.number} of ${result.passage.of}`;
-  } else {
-    node.querySelector(".passage").remove();
-  }
-  node.querySelector(".snippet").append(...result.highlights.map(run));
-  score(node, result, best);
-  explain(node, result);
-  return node;
-}
-
-function run({ text, match }) {
-  if (!match) return text;
-  const mark = document.createElement("mark");
-  mark.textContent = text;
-  return mark;
-}
-
-function score(node, { score, parts }, best) {
-  const bar = node.querySelector(".bar");
-  bar.setAttribute("aria-label", `Score ${score.toFixed(3)}: meaning ${parts.cls.toFixed(3)}, words ${parts.ot.toFixed(3)}`);
-  for (const part of ["cls", "ot"]) {
-    bar.querySelector(`.${part}`).style.width = `${(100 * Math.max(parts[part], 0)) / best}%`;
-  }
-  node.querySelector(".number").textContent = score.toFixed(3);
-}
-
-function explain(node, { explain: terms = [], parts }) {
-  const added = terms.filter((term) => !term.in_query && !term.word.startsWith("-")).slice(0, WORDS_ADDED);
-  if (added.length) {
-    node.querySelector(".added").append("The model added", ...added.map((term) => chip(term.word)));
-  }
-  if (!terms.length) {
-    node.querySelector("details").remove();
-    return;
-  }
-  const heaviest = terms[0].contribution;
-  node.querySelector("tbody").append(...terms.slice(0, TERMS_SHOWN).map((term) => row(term, heaviest)));
-  const rest = terms.slice(TERMS_SHOWN);
-  const more = rest.reduce((sum, term) => sum + term.contribution, 0);
-  const words = rest.length ? ` ${rest.length} more words add ${more.toFixed(3)}.` : "";
-  node.querySelector(".rest").textContent = `Meaning adds ${parts.cls.toFixed(3)}.${words}`;
-}
-
-function chip(word) {
-  const span = document.createElement("span");
-  span.textContent = word;
-  return span;
-}
-
-function row(term, heaviest) {
-  const tr = document.createElement("tr");
-  const share = document.createElement("i");
-  share.style.width = `${(100 * term.contribution) / heaviest}%`;
-  for (const content of [[term.word, piece(term)], [term.contribution.toFixed(3)], [share], [origin(term)]]) {
-    const td = document.createElement("td");
-    td.append(...content);
-    tr.append(td);
-  }
-  return tr;
-}
-
-// A word of several pieces has a row for each: the piece beside it tells them apart.
-function piece({ entry, word }) {
-  const small = document.createElement("small");
-  if (entry !== word && !word.startsWith("-")) small.textContent = ` ${entry}`;
-  return small;
-}
-
-function origin({ in_query, in_document }) {
-  if (in_query && in_document) return "in both";
-  if (in_query) return "in the question, added to the document";
-  if (in_document) return "added to the question, in the document";
-  return "added to both";
+  notice.tell(problem, () => answer());
 }

@@ -62,6 +62,7 @@ def dupmae(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
             env=environment | changes,
             cwd=folder,
             text=True,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=120,
             check=False,

@@ -23,11 +23,14 @@ def test_search_prints_what_the_service_would_answer_as_json(dupmae: Dupmae, ind
 
 def test_explain_adds_up_to_the_score(dupmae: Dupmae, index: str) -> None:
     explained = json.loads(dupmae("explain", "compress a file", "king", "--json").stdout)
-    assert sum(term["contribution"] for term in explained["explain"]) == pytest.approx(
-        explained["parts"]["ot"], abs=1e-4
-    )
+    for addends in ("words", "terms"):
+        total = sum(addend["contribution"] for addend in explained[addends])
+        assert total == pytest.approx(explained["parts"]["ot"], abs=1e-4)
     assert explained["score"] == pytest.approx(sum(explained["parts"].values()))
-    assert "word" in dupmae("explain", "compress a file", "king").stdout
+    assert 1 <= explained["rank"] <= 4
+    shown = dupmae("explain", "compress a file", "king").stdout
+    assert f"rank {explained['rank']} of 4 documents, in the results" in shown
+    assert "rank not looked for" in dupmae("explain", "compress a file", "king", "--no-rank").stdout
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,8 @@ def test_explain_adds_up_to_the_score(dupmae: Dupmae, index: str) -> None:
         (["search", "x", "--index", "missing"], "missing"),
         (["explain", "file", "nobody"], "'nobody'"),
         (["search", ""], "holds no word"),
+        (["search"], "no query"),
+        (["search", "file", "--filter", "lang=en"], "lang"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(dupmae: Dupmae, index: str, arguments: list[str], said: str) -> None:
@@ -56,7 +61,6 @@ def test_an_unknown_setting_is_refused_before_anything_runs(dupmae: Dupmae, inde
     "arguments",
     [
         ["serch"],
-        ["search"],
         ["search", "x", "--limit", "0"],
         ["search", "x", "--limit", "1000000000"],
         ["search", "x", "--mode", "y"],

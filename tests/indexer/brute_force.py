@@ -76,6 +76,9 @@ def numbered_point(number: int, vector: FusedVector) -> Point:
         "price": number / 4,
         "open": number % 3 == 0,
         "when": datetime(2026, 1, 1 + number % 28, tzinfo=UTC).isoformat(),
+        "tags": ["t"] * (number % 4),
+        "at": {"lon": float(number), "lat": float(number)},
+        "items": [{"name": f"i{number % 3}", "size": number % 2}, {"name": "other", "size": 2}],
         "note": f"Gull number_{number % 7}, seen twice" if number % 5 else None,
     }
     if number % 4 == 0:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from indexer.filters import MAX_DEPTH, parse_filter
+from indexer.filters import MAX_DEPTH, MAX_SIZE, parse_filter
 from indexer.store import FieldType, InvalidFilter, Payload, Store
 from tests.indexer.brute_force import new_build, random_points, random_queries
 from tests.indexer.conftest import ENGINES, opened_engine
@@ -21,33 +21,82 @@ FIELDS: dict[str, FieldType] = {
     "metadata.open": "bool",
     "metadata.when": "datetime",
     "metadata.note": "text",
+    "metadata.tags": "keyword",
+    "metadata.at": "geo",
+    "metadata.items[].name": "keyword",
+    "metadata.items[].size": "integer",
 }
+MANY: dict[str, JsonValue] = {"any": ["en"] * MAX_SIZE}
+ROME: dict[str, JsonValue] = {"lon": 12.5, "lat": 12.5}
+SQUARE: list[JsonValue] = [
+    {"lon": lon, "lat": lat} for lon, lat in ((4.5, 4.5), (20.5, 4.5), (20.5, 20.5), (4.5, 20.5), (4.5, 4.5))
+]
+HOLE: list[JsonValue] = [
+    {"lon": lon, "lat": lat} for lon, lat in ((9.5, 9.5), (12.5, 9.5), (12.5, 12.5), (9.5, 12.5), (9.5, 9.5))
+]
 POINTS = random_points(40, seed=1)
 QUERY = random_queries(1, seed=1)[0]
 
 REFUSED: dict[str, tuple[JsonValue, str]] = {
     "an undeclared field": (
         {"must": [{"key": "metadata.langg", "match": {"value": "en"}}]},
-        r"filter.must\[0\].key: 'metadata.langg' is not declared.*one of chunk, doc_id, metadata.lang, metadata.note",
+        r"filter.must\[0\].key: 'metadata.langg' is not declared.*one of chunk, doc_id, metadata.at, .*metadata.note",
     ),
     "an unknown clause": ({"mist": []}, "'mist' is not supported here; use one of must, should, must_not, min_should"),
     "an unknown condition": (
-        {"should": [{"key": "doc_id", "geo_radius": {}}]},
-        r"filter.should\[0\]: 'geo_radius' is not supported here; use one of must, .*match, range, is_empty",
+        {"should": [{"key": "doc_id", "has_vector": {}}]},
+        r"filter.should\[0\]: 'has_vector' is not supported here; use one of must, .*match, range, values_count, geo",
     ),
-    "a condition on an array of objects": ({"must": [{"nested": {}}]}, "'nested' is not supported here"),
+    "a condition on objects of which no field is declared": (
+        {"must": [{"nested": {"key": "metadata.tags", "filter": {}}}]},
+        r"nested.key: no field inside 'metadata.tags' is declared.*such as metadata.items\[\].name",
+    ),
+    "objects without a name": ({"must": [{"nested": {"filter": {}}}]}, "no field inside None is declared"),
+    "an outer field in an object": (
+        {"must": [{"nested": {"key": "metadata.items", "filter": {"must": [{"is_null": {"key": "metadata.lang"}}]}}}]},
+        r"nested.filter.must\[0\].is_null.key: 'metadata.lang' is not declared.*one of name, size,",
+    ),
+    "nothing asked of an object": (
+        {"must": [{"nested": {"key": "metadata.items[]", "filter": {}}}]},
+        "nested.filter: expected a filter that is not empty",
+    ),
+    "a place in a keyword": (
+        {"must": [{"key": "doc_id", "geo_radius": {"center": ROME, "radius": 5}}]},
+        "doc_id is declared as keyword.*got geo_radius",
+    ),
+    "a word for a place": (
+        {"must": [{"key": "metadata.at", "match": {"value": "Rome"}}]},
+        "declared as geo, which takes geo_radius, geo_bounding_box, geo_polygon, values_count, is_empty and is_null",
+    ),
+    "a place off the globe": (
+        {"must": [{"key": "metadata.at", "geo_radius": {"center": {"lon": 12, "lat": 91}, "radius": 5}}]},
+        "geo_radius.center.lat: Input should be less than or equal to 90; got 91",
+    ),
+    "a box upside down": (
+        {"must": [{"key": "metadata.at", "geo_bounding_box": {"top_left": ROME, "bottom_right": SQUARE[2]}}]},
+        "geo_bounding_box: Value error, top_left lies south of bottom_right",
+    ),
+    "an open ring": (
+        {"must": [{"key": "metadata.at", "geo_polygon": {"exterior": {"points": SQUARE[:4]}}}]},
+        "geo_polygon.exterior: Value error, the last point is not the first",
+    ),
+    "a count of half": (
+        {"must": [{"key": "metadata.tags", "values_count": {"gt": 0.5}}]},
+        "values_count.gt: expected a whole number from 0, got 0.5",
+    ),
+    "a count without bounds": ({"must": [{"key": "metadata.tags", "values_count": {}}]}, "at least one of gt, gte"),
     "a match of two kinds": (
         {"must": [{"key": "doc_id", "match": {"value": "a", "any": ["b"]}}]},
-        "expected exactly one of value, any, except, text; got 2",
+        "expected exactly one of value, any, except, text, text_any; got 2",
     ),
     "an unknown match": ({"must": [{"key": "doc_id", "match": {"phrase": "a"}}]}, "'phrase' is not supported here"),
     "match and range at once": (
         {"must": [{"key": "metadata.tens", "match": {"value": 1}, "range": {"gt": 1}}]},
-        "expected a key with match or range, or one of .*; got key, match, range",
+        "expected a key with match, range, .*; got key, match, range",
     ),
     "words in a keyword": (
         {"must": [{"key": "metadata.lang", "match": {"text": "en"}}]},
-        "metadata.lang is declared as keyword, which takes match.value, match.any, match.except, is_empty and is_null",
+        "metadata.lang is declared as keyword, which takes match.value, match.any, match.except, values_count, is",
     ),
     "a range of words": ({"must": [{"key": "metadata.lang", "range": {"gt": 1}}]}, "declared as keyword.*got range"),
     "an exact float": ({"must": [{"key": "metadata.price", "match": {"value": 1}}]}, "declared as float.*takes range"),
@@ -85,12 +134,16 @@ REFUSED: dict[str, tuple[JsonValue, str]] = {
     "half a surrogate": ({"must": [{"key": "doc_id", "match": {"value": "\ud800"}}]}, "half of a surrogate pair"),
     "one value for many": ({"must": [{"key": "doc_id", "match": {"any": "a"}}]}, "any: expected a list of values"),
     "except nothing": ({"must": [{"key": "doc_id", "match": {"except": []}}]}, "except: expected a list of values"),
-    "an empty condition": ({"must": [{}]}, r"must\[0\]: expected a key with match or range.*got an empty object"),
+    "an empty condition": ({"must": [{}]}, r"must\[0\]: expected a key with match, range.*got an empty object"),
     "an empty filter inside": ({"must": [{"should": []}]}, "or a filter that is not empty; got should"),
     "no object": ({"must": ["en"]}, r"must\[0\]: expected an object, got 'en'"),
     "a count of none": (
         {"min_should": {"conditions": [{"is_null": {"key": "doc_id"}}], "min_count": 0}},
         "min_should.min_count: expected a whole number from 1, got 0",
+    ),
+    "a count over all": (
+        {"min_should": {"conditions": [{"is_null": {"key": "doc_id"}}], "min_count": 2}},
+        "min_should.min_count: expected at most the 1 conditions, got 2",
     ),
     "a count over nothing": ({"min_should": {"conditions": [], "min_count": 1}}, "at least one condition"),
     "an id that is none": ({"must": [{"has_id": ["7"]}]}, r"has_id: Point id '7' is not a UUID"),
@@ -171,6 +224,34 @@ CONDITIONS = st.one_of(
     one({"key": "metadata.open", "match": {"value": False}}, lambda p: field(p, "metadata.open") is False),
     one({"key": "metadata.note", "match": {"text": "twice GULL"}}, lambda p: field(p, "metadata.note") is not None),
     one({"key": "metadata.note", "match": {"text": "3 gull"}}, lambda p: "_3," in (field(p, "metadata.note") or "")),
+    one({"key": "metadata.note", "match": {"text_any": "GULL never"}}, lambda p: field(p, "metadata.note") is not None),
+    one({"key": "metadata.tags", "values_count": {"gte": 2}}, lambda p: len(field(p, "metadata.tags")) >= 2),
+    one({"key": "metadata.tags", "values_count": {"lt": 1}}, lambda p: not field(p, "metadata.tags")),
+    one(
+        {"key": "metadata.at", "geo_radius": {"center": ROME, "radius": 250_000}},
+        lambda p: 10.9 < field(p, "metadata.at")["lat"] < 14.1,
+    ),
+    one(
+        {"key": "metadata.at", "geo_bounding_box": {"top_left": SQUARE[3], "bottom_right": SQUARE[1]}},
+        lambda p: 4.5 < field(p, "metadata.at")["lat"] < 20.5,
+    ),
+    one(
+        {"key": "metadata.at", "geo_polygon": {"exterior": {"points": SQUARE}, "interiors": [{"points": HOLE}]}},
+        lambda p: 4.5 < (lat := field(p, "metadata.at")["lat"]) < 20.5 and not 9.5 < lat < 12.5,
+    ),
+    one(
+        {
+            "nested": {
+                "key": "metadata.items",
+                "filter": {"must": [{"key": "name", "match": {"value": "i1"}}, {"key": "size", "range": {"gte": 1}}]},
+            }
+        },
+        lambda p: any(each["name"] == "i1" and each["size"] >= 1 for each in field(p, "metadata.items")),
+    ),
+    one(
+        {"key": "metadata.items[].name", "match": {"value": "i2"}},
+        lambda p: field(p, "metadata.items")[0]["name"] == "i2",
+    ),
     one({"is_empty": {"key": "metadata.price"}}, lambda p: field(p, "metadata.price") is None),
     one({"is_null": {"key": "metadata.note"}}, lambda p: field(p, "metadata.note") is None),
     one({"has_id": [POINTS[3].id, POINTS[30].id]}, lambda p: p["doc_id"] in ("d3", "d30")),
@@ -189,7 +270,7 @@ def clauses(conditions: st.SearchStrategy[tuple[JsonValue, Keep]]) -> st.SearchS
     def joined(name: str, keep: Callable[[list[bool]], bool]) -> st.SearchStrategy[tuple[JsonValue, Keep]]:
         return several.map(lambda cs: ({name: [c for c, _ in cs]}, lambda p: keep([k(p) for _, k in cs])))
 
-    at_least_two = several.map(
+    at_least_two = st.lists(conditions, min_size=2, max_size=3).map(
         lambda cs: (
             {"min_should": {"conditions": [c for c, _ in cs], "min_count": 2}},
             lambda p: sum(k(p) for _, k in cs) >= 2,
@@ -198,6 +279,19 @@ def clauses(conditions: st.SearchStrategy[tuple[JsonValue, Keep]]) -> st.SearchS
     return st.one_of(
         joined("must", all), joined("should", any), joined("must_not", lambda xs: not any(xs)), at_least_two
     )
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"must": [{"key": "metadata.lang", "match": MANY}]},
+        {"should": [{"must_not": [{"is_null": {"key": "metadata.lang"}}] * 64}] * 64},
+        {"must_not": {"nested": {"key": "metadata.items", "filter": {"must": {"key": "name", "match": MANY}}}}},
+    ],
+)
+def test_a_filter_that_is_work_without_end_is_refused(filter: dict[str, JsonValue]) -> None:
+    with pytest.raises(InvalidFilter, match=f"conditions and values; at most {MAX_SIZE} are taken"):
+        parse_filter(filter, FIELDS)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

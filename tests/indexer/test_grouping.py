@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from indexer import grouping
-from indexer.grouping import grouped_hits, passages_per_document
+from indexer.grouping import Wanted, grouped_hits, passages_per_document
 from indexer.points import point_id
 from indexer.store import Engine, Filter, Mode, Point, Store
 from model.vector import FusedVector, Parts
@@ -58,7 +58,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_documents_stand_in_the_order_of_their_best_passages(filled: Filled, mode: Mode, limit: int) -> None:
     for query in [*random_queries(2, seed=3), filled.hoarded]:
         depth = 1000  # of all passages, so that the reciprocal ranks do not depend on what was looked at
-        found = grouped_hits(filled.store, query, mode=mode, limit=limit, depth=depth)
+        found = grouped_hits(filled.store, query, Wanted(mode), limit=limit, depth=depth)
         best: dict[str, tuple[str, Parts]] = {}
         for id, parts in filled.brute.search(query, mode, limit=depth, depth=depth):
             best.setdefault(filled.parents[id], (id, parts))
@@ -86,7 +86,7 @@ def test_a_filter_by_parent_gives_the_passages_of_one_document(filled: Filled) -
     of_d7: Filter = {"must": [{"key": "parent_id", "match": {"value": "d7"}}]}
     hits = filled.store.search(query, limit=50, filter=of_d7)
     assert sorted(hit.point.id for hit in hits) == sorted(point_id("d7", number) for number in range(8))
-    found = grouped_hits(filled.store, query, limit=10, filter=of_d7)
+    found = grouped_hits(filled.store, query, Wanted(filter=of_d7), limit=10)
     assert [hit.point.id for hit in found.hits] == [hits[0].point.id]
     assert found.complete
 

@@ -33,7 +33,7 @@ from indexer.qdrant_journal import QdrantJournal
 from indexer.replay import replay
 from indexer.store import Build, Engine, Point, Store, StoreError
 from model.encoder import Encoder
-from tests.indexer.brute_force import nested, new_build, random_points
+from tests.indexer.brute_force import assert_equal_points, nested, new_build, random_points
 from tests.indexer.conftest import ENGINES
 
 GULL = Document(
@@ -185,10 +185,10 @@ def documents(store: Store) -> dict[str, str]:
     return {str(point.payload["doc_id"]): str(point.payload["text"]) for point in store.scroll()}
 
 
-def new_store(engine: Engine, encoder: Encoder, held: list[Document]) -> Store:
+def new_store(engine: Engine, encoder: Encoder, held: list[Document], id: str = "one") -> Store:
     dim = encoder.artifact.manifest.dense_dim
     now = datetime.now(UTC)
-    build = Build(id="one", index="test-birds", fingerprint=encoder.fingerprint, dense_dim=dim, created=now)
+    build = Build(id=id, index="test-birds", fingerprint=encoder.fingerprint, dense_dim=dim, created=now)
     store = engine.create(build)
     encoded = encode_passages(Chunker(encoder, build.chunking), held)
     store.upsert([point for document in encoded.documents for point in document.points])
@@ -210,6 +210,25 @@ def test_replaying_stores_the_last_write_of_each_document_and_again_changes_noth
             assert replay(store, Chunker(tiny_encoder, store.build.chunking), journal, since) == 75
             assert documents(store) == expected
             assert (store.count(), store.count_documents()) == (2, 2)
+
+
+def test_what_another_build_of_these_vectors_holds_is_copied_and_only_what_changed_is_encoded(
+    engine: Engine, tiny_encoder: Encoder
+) -> None:
+    written = [Document("kept", text="the king"), Document("changed", text="the queen")]
+    journal = engine.journal("test-birds")
+    journal.append([Write.put(document) for document in written])
+    base, store = (new_store(engine, tiny_encoder, [], id) for id in ("base", "new"))
+    chunker = Chunker(tiny_encoder, store.build.chunking)
+    with closing(base), closing(store):
+        replay(base, chunker, journal, 0)
+        (right,), (other,) = (base.get([point_id(document.id)]) for document in written)
+        base.upsert([Point(right.id, other.vector, right.payload)])  # a vector that only copying can bring
+        journal.append([Write.put(Document("changed", text="the horse"))])
+        assert replay(store, chunker, journal, 0, base) == 3
+        assert documents(store) == {"kept": "the king", "changed": "the horse"}
+        (copied,) = store.get([right.id])
+        assert_equal_points(copied, Point(right.id, other.vector, right.payload))
 
 
 def test_a_document_of_several_passages_goes_as_a_whole(engine: Engine, tiny_encoder: Encoder) -> None:

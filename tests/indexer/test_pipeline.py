@@ -21,16 +21,43 @@ def test_a_reader_is_ahead_by_as_much_as_it_may_be_and_no_more() -> None:
                 full.set()
             yield number
 
-    with ahead(numbers(), 3) as items:
+    with ahead(numbers(), str, 3) as items:
         assert full.wait(10)
         assert len(read) == 4
-        assert list(items) == list(range(100))
+        assert list(items) == list(map(str, range(100)))
 
 
-def test_leaving_early_ends_the_thread() -> None:
-    with ahead(iter(range(10**9)), 2) as items:
-        assert next(items) == 0
-    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
+def test_leaving_waits_for_what_is_made_of_an_item_and_then_makes_nothing_of_others() -> None:
+    began, may_end, made = threading.Event(), threading.Event(), list[int]()
+
+    def slow(item: int) -> int:
+        began.set()
+        assert may_end.wait(10)
+        made.append(item)
+        return item
+
+    with ahead(iter(range(10**9)), slow, 2):
+        assert began.wait(10)
+        threading.Timer(0.05, may_end.set).start()
+    assert made == [0]
+
+
+def test_leaving_does_not_wait_for_a_source_that_gives_nothing() -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def idle() -> Iterator[int]:
+        asked.set()
+        ended.wait(10)
+        yield 1
+
+    made = list[int]()
+    with ahead(idle(), made.append, 2):
+        assert asked.wait(10)
+    assert not ended.is_set()  # nor is there anything to join
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    ended.set()
+    thread.join(10)
+    assert not made, "nothing may be made of what comes when everything is closed"
 
 
 def test_what_was_submitted_comes_before_the_failure() -> None:
@@ -39,7 +66,7 @@ def test_what_was_submitted_comes_before_the_failure() -> None:
         raise ValueError("cut")
 
     found: list[int] = []
-    with ahead(items(), 2) as some, pytest.raises(ValueError, match="cut"):
+    with ahead(items(), int, 2) as some, pytest.raises(ValueError, match="cut"):
         found.extend(in_flight(some, lambda item: item, depth=5))
     assert found == [1, 2, 3]
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from indexer.build import BuildInterrupted
 from indexer.catalog import go_live, keep_artifact, models_folder
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
@@ -164,6 +165,24 @@ def test_a_build_that_is_not_ready_is_refused_before_anything_is_written_into_it
     with closing(engine.open(INDEX, half.id)) as store:
         assert store.count() == len(DOCUMENTS)
     assert engine.published(INDEX).id == published.id
+
+
+def _ctrl_c(points: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_release_that_is_stopped_leaves_a_ready_build_and_the_command_that_publishes_it(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    published = live(engine, encoder)
+    candidate = built(engine, encoder, DOCUMENTS)
+    goes_on = f"`dupmae index publish {candidate.id} --index {INDEX}`"
+    with pytest.raises(BuildInterrupted, match=f"what is published did not change, .* is ready. .*{goes_on}"):
+        release(engine, settings, candidate, ReleaseOptions(watch=_ctrl_c))
+    assert engine.published(INDEX).id == published.id
+    assert release(engine, settings, candidate, ReleaseOptions()).build.id == candidate.id
+    with pytest.raises(BuildInterrupted, match=f"index {INDEX} answers from build {candidate.id}"):
+        release(engine, settings, engine.published(INDEX), ReleaseOptions(watch=_ctrl_c))
 
 
 def test_a_judged_set_decides_where_it_is_given(engine: Engine, settings: IndexSettings, encoder: Encoder) -> None:

@@ -124,6 +124,25 @@ def test_another_plan_or_a_restart_begins_anew(tiny_encoder: Encoder, tmp_path: 
     assert (anew.id == left.id, tally.resumed) == (False, 0)
 
 
+def test_the_build_that_is_copied_from_may_be_written_again_once_all_is_copied(
+    tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    engine, records = EdgeEngine(tmp_path), documents(40)
+    older, _ = run(engine, tiny_encoder, records, tmp_path)
+    could_write = dict[str, bool]()
+
+    def watch(tally: Tally) -> None:
+        try:
+            engine.open(INDEX, older.id, write=True).close()
+            could_write[tally.stage] = True
+        except BuildLocked:
+            could_write[tally.stage] = False
+
+    newer = build_index(engine, tiny_encoder, records, BuildOptions(index=INDEX, data=tmp_path), watch)
+    assert newer.unchanged == 40
+    assert could_write == {"encoding": False, "indexing": True, "verifying": True, "ready": True}
+
+
 def test_unchanged_documents_are_copied_and_only_the_others_encoded(
     engine: Engine, tiny_encoder: Encoder, tmp_path: Path
 ) -> None:

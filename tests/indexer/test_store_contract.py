@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.checks import MAX_DEPTH
-from indexer.store import FieldType, Filter, Mode, Payload, Point, Store, StoreError
+from indexer.store import FieldType, Filter, Mode, Payload, Point, Side, Store, StoreError
 from model.vector import FusedVector
 from tests.indexer.brute_force import (
     VOCABULARY,
@@ -244,3 +244,23 @@ def test_metadata_is_as_deep_as_allowed_and_no_deeper(store: Store) -> None:
 def test_a_point_id_is_a_canonical_uuid(store: Store, id: str) -> None:
     with pytest.raises(StoreError, match="is not a UUID in lower case"):
         store.upsert([Point(id, GOOD, {})])
+
+
+@pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS)
+def test_a_scroll_with_a_filter_reads_what_the_filter_lets_through(filled: Filled, selection: Selection) -> None:
+    kept = sorted(id for id, point in filled.brute.points.items() if selection.keep(point.payload))
+    assert [point.id for point in filled.store.scroll(filter=selection.filter)] == kept
+    assert [point.id for point in filled.store.scroll(kept[3], filter=selection.filter)] == kept[3:]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS)
+@pytest.mark.parametrize("side", ["cls", "ot"])
+def test_the_best_points_by_one_side_are_those_of_brute_force(filled: Filled, selection: Selection, side: Side) -> None:
+    for query in random_queries(5, seed=8):
+        found = filled.store.scored(query, side, limit=20, filter=selection.filter)
+        expected = filled.brute.search(query, side, 20, keep=selection.keep)
+        assert [point.score for point in sorted(found, key=lambda point: -point.score)] == pytest.approx(
+            [parts.score for _, parts in expected], abs=1e-4
+        )
+        for point in found:
+            assert point.parent_id == filled.brute.points[point.id].payload["parent_id"]

@@ -62,3 +62,15 @@ def test_an_entry_that_stands_alone_somewhere_is_its_own_word() -> None:
 def test_the_carriers_are_the_words_of_the_document_whole_and_without_those_that_hardly_matter() -> None:
     explanation = explained({0: 0.1, 1: 2.0, 2: 1.0, 3: 5.0}, {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, held="a zip ##file")
     assert explanation.carriers == {"zipfile": pytest.approx(3.0)}
+
+
+def test_other_forms_of_a_word_that_matches_carry_it_too() -> None:
+    held = "archives archived archivist zips"
+    carriers = explained({3: 2.0}, {3: 1.0}, held=held).carriers
+    assert carriers == {"archives": pytest.approx(2.0), "archived": pytest.approx(2.0)}
+
+
+def test_function_words_carry_nothing_unless_there_are_no_others() -> None:
+    query = {0: 2.0, 3: 1.0}
+    assert explained(query, query, held="a archive").carriers == {"archive": pytest.approx(1.0)}
+    assert explained(query, query, held="a zip").carriers == {"a": pytest.approx(4.0)}

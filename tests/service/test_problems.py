@@ -175,12 +175,14 @@ class StubbornStore:
         self._error = error
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
+        self._warm = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def search(self, *_: object, limit: int, **__: object) -> list[Hit]:
-        if limit == 1:  # the warm-up
+    def search(self, *_: object, **__: object) -> list[Hit]:
+        if not self._warm:
+            self._warm = True
             return []
         self.entered.release()
         if self._error:
@@ -266,7 +268,7 @@ async def test_a_caller_who_hangs_up_is_let_go(serve: Serve, settings: Settings)
 async def test_a_full_queue_is_a_429_with_a_time_to_come_back(serve: Serve) -> None:
     async with serve(max_queue=1) as client:
         await client.get("/readyz")
-        answers = await asyncio.gather(*(client.post("/v1/search", json={"query": "file"}) for _ in range(20)))
+        answers = await asyncio.gather(*(client.post("/v1/search", json={"query": f"file {n}"}) for n in range(20)))
         refused = [answer for answer in answers if answer.status_code != 200]
         assert 0 < len(refused) < len(answers)
         for answer in refused:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from service.app import create_app
-from service.guard import ANY_KEY, OPEN
+from service.guard import ANY_KEY, FILES, OPEN
 from service.routes.state import May
 from service.searcher import open_searchers
 from service.settings import Settings
@@ -36,7 +36,8 @@ def undeclared(app: FastAPI) -> list[str]:
 
 
 def is_declared(route: BaseRoute) -> bool:
-    if getattr(route, "path", None) in OPEN | ANY_KEY:
+    path = getattr(route, "path", "")
+    if (path in OPEN | ANY_KEY or path.startswith(FILES)) and getattr(route, "methods", {""}) <= {"GET", "HEAD"}:
         return True
     return isinstance(route, APIRoute) and bool(list(declared(route.dependant)))
 

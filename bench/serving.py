@@ -1,0 +1,258 @@
+"""What the service costs over encoding and retrieving alone, and how it bears too much.
+
+    DUPMAE_DATA=.dupmae python bench/serving.py --index demo                   # about two minutes on two cores
+    DUPMAE_DATA=.dupmae python bench/serving.py --index demo --soak 50000      # and the memory over so many requests
+
+It runs `dupmae serve` as a process of its own, without its cache but where that is what is measured, and asks it over
+plain sockets from this one, so the callers' time is in the figures too. On a shared machine trust the ratios.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from service import settings
+from service.searcher import Searcher, open_searchers
+
+COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
+CONNECTIONS = 32
+WORDS = 8
+
+
+class Server(NamedTuple):
+    """A running `dupmae serve`."""
+
+    host: str
+    port: int
+    process: "subprocess.Popen[str]"
+
+    @property
+    def rss_mb(self) -> float:
+        """Resident memory, mapped files counted."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+class Outcomes(NamedTuple):
+    """What callers saw: (status, seconds) of each request, and how long it took them all."""
+
+    seen: list[tuple[int, float]]
+    seconds: float
+
+    def ms(self, status: int) -> list[float]:
+        """Sorted milliseconds of the requests of one status."""
+        return sorted(1000 * seconds for seen, seconds in self.seen if seen == status)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", default="default")
+    parser.add_argument("--requests", type=int, default=300, help="single requests, one after the other")
+    parser.add_argument("--seconds", type=float, default=15, help="how long each load lasts")
+    parser.add_argument("--soak", type=int, default=0, help="requests over which memory is watched")
+    arguments = parser.parse_args()
+    loaded = settings.load()
+    with open_searchers(loaded) as searchers:
+        searcher = searchers.open(arguments.index)
+        searcher.warm_up()
+        queries = queries_of(searcher, 4096)
+        print(f"{searcher.build.documents:,} documents, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        with serving(arguments.index, DUPMAE_CACHE_MB="0") as server:
+            print_overhead(searcher, server, queries[: arguments.requests])
+            rate = print_throughput(searcher, server, queries, arguments.seconds)
+            print_overload(server, queries, 4 * rate, arguments.seconds)
+            print_soak(server, queries, arguments.soak)
+        with serving(arguments.index) as server:
+            print_cache(server, queries[: arguments.requests])
+
+
+def print_overhead(searcher: Searcher, server: Server, queries: Sequence[str]) -> None:
+    """A request beside the same work in this process, in turns, so that both see the same machine."""
+    alone, asked, inside = [], [], []
+    connection = http.client.HTTPConnection(server.host, server.port)
+    for query in queries:
+        began = time.perf_counter()
+        searcher.search(query)
+        alone.append(1000 * (time.perf_counter() - began))
+        took, answer = ask(connection, query)
+        asked.append(took)
+        inside.append(answer["meta"]["took_ms"])
+    stages = {stage: statistics.median(took[stage] for took in inside) for stage in inside[0]}
+    over = statistics.median(took - sum(each.values()) for took, each in zip(asked, inside, strict=True))
+    print(f"\none request at a time, p50 in ms of {len(queries)}")
+    print(f"  encode + retrieve in this process  {statistics.median(alone):8.2f}")
+    print(f"  the whole request over HTTP        {statistics.median(asked):8.2f}")
+    print(f"    its stages: {', '.join(f'{stage} {ms:.2f}' for stage, ms in stages.items())}")
+    print(f"    HTTP, JSON and everything else   {over:8.2f}")
+
+
+def print_throughput(searcher: Searcher, server: Server, queries: Sequence[str], seconds: float) -> float:
+    """Requests a second of many callers beside a loop in this process, in turns; returns the former."""
+    bare: list[float] = []
+    served: list[float] = []
+    for _ in range(3):
+        bare.append(bare_rate(searcher, queries, seconds / 3))
+        outcomes = asyncio.run(saturate(server, queries, seconds / 3))
+        assert {status for status, _ in outcomes.seen} == {200}, Counter(status for status, _ in outcomes.seen)
+        served.append(len(outcomes.seen) / outcomes.seconds)
+    ratio = statistics.median(mine / alone for mine, alone in zip(served, bare, strict=True))
+    print(f"\n{CONNECTIONS} callers, requests a second, three rounds")
+    print(f"  encode + retrieve in a loop        {', '.join(f'{rate:.1f}' for rate in bare)}")
+    print(f"  the service                        {', '.join(f'{rate:.1f}' for rate in served)}")
+    print(f"  median ratio                       {ratio:8.2f}")
+    return statistics.median(served)
+
+
+def print_overload(server: Server, queries: Sequence[str], rate: float, seconds: float) -> None:
+    """What becomes of requests that come at a fixed rate, whether or not the earlier ones are answered."""
+    outcomes = asyncio.run(flood(server, queries, rate, seconds))
+    statuses = Counter(status for status, _ in outcomes.seen)
+    print(f"\n{rate:.0f} requests a second for {seconds:g} s, statuses {dict(sorted(statuses.items()))}")
+    for status in sorted(statuses):
+        ms = outcomes.ms(status)
+        print(f"  {status}: p50 {quantile(ms, 0.5):8.1f} ms, p99 {quantile(ms, 0.99):8.1f} ms")
+
+
+def print_soak(server: Server, queries: Sequence[str], requests: int) -> None:
+    """Resident memory while requests go by."""
+    if not requests:
+        return
+    print(f"\nresident memory over {requests:,} requests, MB")
+    for part in range(10):
+        asyncio.run(saturate(server, queries, float("inf"), requests // 10))
+        print(f"  {(part + 1) * requests // 10:>8,} {server.rss_mb:8.1f}", flush=True)
+
+
+def print_cache(server: Server, queries: Sequence[str]) -> None:
+    """The same request a second time, and with its vector alone remembered."""
+    connection = http.client.HTTPConnection(server.host, server.port)
+    rounds = [[ask(connection, query, limit=limit)[0] for query in queries] for limit in (10, 10, 9)]
+    print(f"\nwith the cache, p50 in ms of {len(queries)}")
+    for what, ms in zip(("nothing remembered", "the answer", "the query's vector"), rounds, strict=True):
+        print(f"  {what:<34} {statistics.median(ms):8.2f}")
+
+
+def bare_rate(searcher: Searcher, queries: Sequence[str], seconds: float) -> float:
+    began = time.perf_counter()
+    for done, query in enumerate(cycle(queries), start=1):
+        searcher.search(query)
+        if (elapsed := time.perf_counter() - began) > seconds:
+            return done / elapsed
+    raise AssertionError("no queries")
+
+
+async def saturate(server: Server, queries: Sequence[str], seconds: float, requests: int = 10**9) -> Outcomes:
+    """`CONNECTIONS` callers, each of which asks as soon as it was answered."""
+    began, seen, left = time.perf_counter(), [], iter(range(requests))
+
+    async def call(number: int) -> None:
+        connection = Connection(server)
+        for turn in left:
+            seen.append(await connection.ask(queries[(number * 97 + turn) % len(queries)]))
+            if time.perf_counter() - began > seconds:
+                break
+        connection.close()
+
+    await asyncio.gather(*(call(number) for number in range(CONNECTIONS)))
+    return Outcomes(seen, time.perf_counter() - began)
+
+
+async def flood(server: Server, queries: Sequence[str], rate: float, seconds: float) -> Outcomes:
+    """Requests at a rate; each takes a connection that is idle, or else a new one."""
+    began, seen, idle = time.perf_counter(), [], []
+
+    async def call(query: str) -> None:
+        connection = idle.pop() if idle else Connection(server)
+        seen.append(await connection.ask(query))
+        idle.append(connection)
+
+    tasks = []
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        tasks.append(asyncio.create_task(call(queries[number % len(queries)])))
+    await asyncio.gather(*tasks)
+    for connection in idle:
+        connection.close()
+    return Outcomes(seen, time.perf_counter() - began)
+
+
+class Connection:
+    """A kept-alive HTTP connection, opened by its first request."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, query: str) -> tuple[int, float]:
+        """Status and seconds of one search."""
+        began = time.perf_counter()
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._server.host, self._server.port)
+        reader, writer = self._streams
+        body = json.dumps({"query": query}).encode()
+        head = f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        writer.write(head.encode() + b"\r\n\r\n" + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", answer)[0]))
+        return int(answer.split(b" ", 2)[1]), time.perf_counter() - began
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].close()
+
+
+def ask(connection: http.client.HTTPConnection, query: str, limit: int = 10) -> tuple[float, dict[str, Any]]:
+    """Milliseconds and answer of one search."""
+    body = json.dumps({"query": query, "limit": limit})
+    began = time.perf_counter()
+    connection.request("POST", "/v1/search", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    content = response.read()
+    took = 1000 * (time.perf_counter() - began)
+    assert response.status == 200, content
+    return took, json.loads(content)
+
+
+@contextmanager
+def serving(index: str, **changes: str) -> Iterator[Server]:
+    """`dupmae serve` on a free port, ready when entered."""
+    environment = os.environ | {"DUPMAE_INDEX": index, "DUPMAE_LOG_LEVEL": "warning"} | changes
+    with subprocess.Popen(COMMAND, env=environment, text=True, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            found = next(filter(None, (re.search(r"at (http://\S+)", line) for line in process.stderr)))
+            address = urlsplit(found[1])
+            yield Server(address.hostname or "", address.port or 0, process)
+        finally:
+            process.kill()
+
+
+def queries_of(searcher: Searcher, count: int) -> list[str]:
+    """Beginnings of documents, each another, in an order that is always the same."""
+    texts = (str(point.payload.get("text", "")).split() for point in searcher.store.scroll())
+    queries = sorted({" ".join(words[:WORDS]) for words in texts if len(words) >= WORDS})
+    random.Random(1).shuffle(queries)
+    return queries[:count]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Why a document stands where it stands for a query, found or not: what `POST /v1/explain` and `dupmae explain` answer.
+
+Its score is that of its best passage, as in a search. A filter that lets some of its passages through chooses among
+those; one that lets none through leaves the score as it is, and the answer says so.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+from pydantic import JsonValue
+
+from indexer.grouping import Wanted, parent
+from indexer.points import place, point_id
+from indexer.standing import standing
+from indexer.store import Filter, Point
+from model.encoder import Encoding
+from service.explain_schemas import (
+    ExplainMeta,
+    ExplainResponse,
+    LonelyOut,
+    UnmatchedOut,
+    WordOut,
+)
+from service.render import passage_out
+from service.schemas import IndexOut, ModelOut, PartsOut, QueryOut, TermOut
+from service.searcher import Searcher, best_passage
+from service.words import LonelyWord, lonely_words, shared_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inquiry:
+    """A query, and what is asked about it.
+
+    Attributes:
+        query: Its text.
+        encoding: What the encoder made of it.
+        filter: Bounds the documents that are compared with.
+        limit: Results of the search that is compared with.
+        rank: Whether the true rank is wanted.
+        may_go_on: Whether there is time left to look for it.
+    """
+
+    query: str
+    encoding: Encoding
+    filter: Filter | None = None
+    limit: int = 10
+    rank: bool = False
+    may_go_on: Callable[[], bool] = lambda: True
+
+
+def explain_document(
+    searcher: Searcher,
+    inquiry: Inquiry,
+    document_id: str,
+    *,
+    sees: Callable[[Mapping[str, JsonValue]], bool] = lambda _: True,
+) -> ExplainResponse:
+    """Explain a stored document.
+
+    Args:
+        searcher: Holds it.
+        inquiry: What is asked.
+        document_id: As its source gave it.
+        sees: Whether a document with this metadata may be shown.
+
+    Raises:
+        DocumentNotFound: The index holds none of this id that may be shown.
+        StoreError: As `Store.search`.
+    """
+    vector, filter = inquiry.encoding.vector, inquiry.filter
+    point = searcher.document(document_id, vector)
+    metadata = point.payload.get("metadata")
+    if not sees(metadata if isinstance(metadata, dict) else {}):
+        raise searcher.not_found(document_id)
+    allowed = _allowed(searcher, point, document_id, filter) if filter else [point]
+    if filter and allowed:
+        point = best_passage(vector, allowed)
+    found = searcher.retrieve(vector, Wanted("fused", filter), limit=inquiry.limit)
+    answer = explain_point(searcher, inquiry, point)
+    answer.id = document_id
+    answer.in_results = parent(point) in {parent(hit.point) for hit in found.hits}
+    answer.matches_filter = bool(allowed) if filter else None
+    return answer
+
+
+def explain_point(searcher: Searcher, inquiry: Inquiry, point: Point) -> ExplainResponse:
+    """Explain one passage, stored or not; a rank is where it stands, or would."""
+    vector, vocabulary = inquiry.encoding.vector, searcher.encoder.vocabulary
+    asked, held = searcher.words(inquiry.query), searcher.passage_words(point)
+    parts = vector.score(point.vector)
+    terms = searcher.explain(asked, vector, point).terms
+    answer = ExplainResponse(
+        score=parts.score,
+        parts=PartsOut(cls=parts.cls, ot=parts.ot),
+        passage=passage_out(point),
+        words=[WordOut(**asdict(word)) for word in shared_words(terms)],
+        terms=[TermOut(**asdict(term)) for term in terms],
+        unmatched=UnmatchedOut(
+            query=_out(lonely_words(vector, point.vector, asked, vocabulary)),
+            document=_out(lonely_words(point.vector, vector, held, vocabulary)),
+        ),
+        meta=_meta(searcher, inquiry.encoding),
+    )
+    if inquiry.rank:
+        _rank(answer, searcher, inquiry, point)
+    return answer
+
+
+def timed(answer: ExplainResponse, took: Mapping[str, float]) -> ExplainResponse:
+    """The answer with its times, given in seconds by stage."""
+    answer.meta.took_ms = {stage: round(1000 * seconds, 3) for stage, seconds in took.items()}
+    return answer
+
+
+def _rank(answer: ExplainResponse, searcher: Searcher, inquiry: Inquiry, point: Point) -> None:
+    found = standing(
+        searcher.store,
+        inquiry.encoding.vector,
+        answer.score,
+        parent_id=parent(point),
+        filter=inquiry.filter,
+        may_go_on=inquiry.may_go_on,
+    )
+    if found.exact:
+        answer.rank = found.rank
+    else:
+        answer.rank_at_least = found.rank
+
+
+def _allowed(searcher: Searcher, point: Point, document_id: str, filter: Filter) -> list[Point]:
+    """The passages of a document that a filter lets through."""
+    ids = [point_id(document_id, number) for number in range(place(point).of)]
+    must = filter.get("must")
+    conditions = must if isinstance(must, list) else [must] if must is not None else []
+    return list(searcher.store.scroll(filter={**filter, "must": [*conditions, {"has_id": list(ids)}]}))
+
+
+def _meta(searcher: Searcher, encoding: Encoding) -> ExplainMeta:
+    build, manifest = searcher.build, searcher.encoder.artifact.manifest
+    return ExplainMeta(
+        took_ms={},
+        model=ModelOut(name=manifest.name, fingerprint=build.fingerprint),
+        index=IndexOut(name=build.index, build=build.id, documents=build.documents),
+        query=QueryOut(tokens=encoding.tokens, truncated=encoding.truncated),
+    )
+
+
+def _out(words: list[LonelyWord]) -> list[LonelyOut]:
+    return [LonelyOut(**asdict(word)) for word in words]
