@@ -340,8 +340,8 @@ class Serving:
 
     @property
     def _max_wait_s(self) -> float:
-        """Half of the time that a request has: there are two queues to wait in."""
-        return self._settings.timeout_ms / 2000
+        """A third of the time that a request has: there are two queues to wait in, and the work itself."""
+        return self._settings.timeout_ms / 3000
 
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
         encoder, settings = searcher.encoder, self._settings
