@@ -33,7 +33,7 @@ def missing() -> list[str]:
 
 def make_base(folder: Path) -> None:
     """A Debian with Python under the name of `BASE`, unless an earlier run made it."""
-    if _succeeds("podman", "image", "exists", BASE):
+    if _done("podman", "image", "exists", BASE).returncode == 0:
         return
     system, archive = folder / "base", folder / "base.tar"
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", system)
@@ -69,20 +69,18 @@ def docker_api(folder: Path) -> Iterator[str]:
             api.terminate()
 
 
-def _check_health(done: threading.Event) -> None:
-    while not done.wait(1):
-        for container in run("podman", "ps", "--quiet").split():
-            _succeeds("podman", "healthcheck", "run", container)
-
-
-def _succeeds(*command: str | Path) -> bool:
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False).returncode == 0
-
-
 def run(*command: str | Path) -> str:
-    """Run a command to its end; what it printed, errors included."""
-    done = subprocess.run(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}"
+    """Run a command to its end and give what it printed."""
+    done = _done(*command)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
+
+
+def _check_health(done: threading.Event) -> None:
+    while not done.wait(2):  # each check is a process of its own
+        for container in _done("podman", "ps", "--quiet").stdout.split():
+            _done("podman", "healthcheck", "run", container)  # its end is what Compose waits to see
+
+
+def _done(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)

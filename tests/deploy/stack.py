@@ -58,7 +58,7 @@ class Stack:
             text=True,
             check=False,
         )
-        self.seconds[" ".join(arguments)] = time.perf_counter() - began
+        self.seconds[arguments[0]] = time.perf_counter() - began
         assert done.returncode == 0, f"docker-compose {' '.join(arguments)}\n{done.stdout[-6000:]}"
         return done.stdout
 
@@ -85,6 +85,7 @@ def running(folder: Path, documents: Path) -> Iterator[Stack]:
     podman.build(podman.MONITORING, Path(__file__).with_name("Dockerfile.monitoring"))
     with podman.docker_api(folder) as docker_host:
         stack = Stack(docker_host, documents)
+        stack.compose("down", "--volumes")  # what a run that was killed has left
         try:
             stack.compose("up", "--detach", "--no-build", "--wait")
             yield stack

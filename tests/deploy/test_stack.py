@@ -92,7 +92,7 @@ def test_every_container_is_healthy_and_has_no_rights(stack: Stack) -> None:
     containers = stack.containers()
     assert set(containers) == {"service", "prometheus", "alertmanager"}
     for name, told in containers.items():
-        assert told["State"]["Healthcheck"]["Status"] == "healthy", name
+        assert told["State"]["Health"]["Status"] == "healthy", name
         assert told["HostConfig"]["ReadonlyRootfs"], name
         assert not told["EffectiveCaps"], name
         assert told["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
@@ -134,7 +134,7 @@ def test_prometheus_scrapes_the_service_and_knows_its_alertmanager(stack: Stack)
 def test_a_rebuild_beside_running_queries_is_taken_up_without_an_error(
     stack: Stack, client: httpx.Client, documents: Path
 ) -> None:
-    build = ("run", "--rm", "-T", "indexer", "build", "/documents", "--index", "notes")
+    build = ("run", "--rm", "-T", "indexer", "build", "/documents/notes.jsonl", "--index", "notes")
     stack.compose(*build)
     name, before = found(client, "what shuts off the gas", index="notes")
     assert name == "green"
