@@ -56,7 +56,7 @@ def test_rules_are_valid(path: Path) -> None:
 @pytest.mark.prometheus
 def test_the_configuration_is_valid_and_finds_the_rules() -> None:
     path = ROOT / "deploy" / "prometheus" / "prometheus.yml"
-    command = ["promtool", "check", "config", "--syntax-only", path]
+    command = ["promtool", "check", "config", "--syntax-only", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [found for each in yaml.safe_load(path.read_text())["rule_files"] for found in path.parent.glob(each)]
