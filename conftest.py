@@ -24,7 +24,7 @@ MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "ray": (lambda: find_spec("ray"), "needs Ray; pip install ray"),
     "frameworks": (lambda: all(map(find_spec, FRAMEWORKS)), f"needs {' and '.join(FRAMEWORKS)}"),
     "compose": (lambda: os.environ.get("TEST_COMPOSE"), "needs root, podman and minutes; make test-compose"),
-    "prometheus": (lambda: shutil.which("promtool"), "needs Prometheus and Alertmanager; apt-get install them"),
+    "prometheus": (lambda: shutil.which("promtool"), "needs Prometheus; apt-get install prometheus"),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 
