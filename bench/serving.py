@@ -47,6 +47,12 @@ class Server(NamedTuple):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
 
+    @property
+    def cpu_ms(self) -> int:
+        """CPU time used so far, to the 10 ms that the kernel counts in."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return 1000 * (int(fields[11]) + int(fields[12])) // os.sysconf("SC_CLK_TCK")
+
 
 class Outcomes(NamedTuple):
     """What callers saw: (status, seconds) of each request, and how long it took them all."""
@@ -83,22 +89,25 @@ def main() -> None:
 
 def print_overhead(searcher: Searcher, server: Server, queries: Sequence[str]) -> None:
     """A request beside the same work in this process, in turns, so that both see the same machine."""
-    alone, asked, inside = [], [], []
+    alone, asked, inside, alone_cpu, asked_cpu = [], [], [], 0.0, server.cpu_ms
     connection = http.client.HTTPConnection(server.host, server.port)
     for query in queries:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         searcher.search(query)
         alone.append(1000 * (time.perf_counter() - began))
+        alone_cpu += 1000 * (time.process_time() - cpu)
         took, answer = ask(connection, query)
         asked.append(took)
         inside.append(answer["meta"]["took_ms"])
     stages = {stage: statistics.median(took[stage] for took in inside) for stage in inside[0]}
     over = statistics.median(took - sum(each.values()) for took, each in zip(asked, inside, strict=True))
     print(f"\none request at a time, p50 in ms of {len(queries)}")
-    print(f"  encode + retrieve in this process  {statistics.median(alone):8.2f}")
+    print(f"  encode + retrieve in this process   {statistics.median(alone):8.2f}")
     print(f"  the whole request over HTTP        {statistics.median(asked):8.2f}")
     print(f"    its stages: {', '.join(f'{stage} {ms:.2f}' for stage, ms in stages.items())}")
     print(f"    HTTP, JSON and everything else   {over:8.2f}")
+    cpu = (server.cpu_ms - asked_cpu) / len(queries)
+    print(f"  CPU time, in this process and there {alone_cpu / len(queries):7.2f}, {cpu:.2f}")
 
 
 def print_throughput(searcher: Searcher, server: Server, queries: Sequence[str], seconds: float) -> float:
@@ -108,8 +117,7 @@ def print_throughput(searcher: Searcher, server: Server, queries: Sequence[str],
     for _ in range(3):
         bare.append(bare_rate(searcher, queries, seconds / 3))
         outcomes = asyncio.run(saturate(server, queries, seconds / 3))
-        assert {status for status, _ in outcomes.seen} == {200}, Counter(status for status, _ in outcomes.seen)
-        served.append(len(outcomes.seen) / outcomes.seconds)
+        served.append(len(outcomes.ms(200)) / outcomes.seconds)
     ratio = statistics.median(mine / alone for mine, alone in zip(served, bare, strict=True))
     print(f"\n{CONNECTIONS} callers, requests a second, three rounds")
     print(f"  encode + retrieve in a loop        {', '.join(f'{rate:.1f}' for rate in bare)}")

@@ -1,8 +1,8 @@
 """What the images install, locked: `make lock` writes `deploy/requirements/IMAGE.txt`.
 
 Every version with the hashes of all its files, so that an image installs the same bytes whenever it is built, on
-amd64 and arm64. Versions are those of `constraints.txt`, which the tests run with. The first line of a lock is a digest
-of what it was made from; a test compares it, so nobody has to ask a package index whether a lock is current.
+amd64 and arm64. Versions are those of `constraints.txt`, which the tests run with. `made-from.txt` holds digests of
+what the locks were made from; a test compares them, so nobody has to ask a package index whether a lock is current.
 """
 
 import hashlib
@@ -23,7 +23,9 @@ IMAGES = {
 }
 """The extras that each image holds. `build` is one more lock: what makes the project's wheel."""
 
-DIGEST = "# made from "
+MADE_FROM = FOLDER / "made-from.txt"
+"""Beside the locks, not in them: a lock that came out the same leaves the layers of the images as they are."""
+
 COMMAND = [
     "uv",
     "pip",
@@ -75,11 +77,12 @@ def lock(name: str) -> str:
     )
     if done.returncode:
         sys.exit(f"{name}: {done.stderr.strip()}")
-    return f"{DIGEST}{digest(name, done.stdout)}; do not edit, run `make lock`\n{done.stdout}"
+    return done.stdout
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name in ("build", *IMAGES):
-        (FOLDER / f"{name}.txt").write_text(lock(name))
-        print(FOLDER / f"{name}.txt")
+    locks = {name: lock(name) for name in ("build", *IMAGES)}
+    for name, text in locks.items():
+        (FOLDER / f"{name}.txt").write_text(text)
+    MADE_FROM.write_text("".join(f"{digest(name, text)}  {name}.txt\n" for name, text in locks.items()))

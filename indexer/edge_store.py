@@ -115,6 +115,13 @@ class EdgeStore:
         candidates = partial(self._candidates, query, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
 
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = edge_filter(facet_clauses(self._build, field, filter))
+        with naming(self._build):
+            found = self._shard.facet(edge.FacetRequest(field, limit=limit, exact=True, filter=where))
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
+
     def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
         """See `Store.scored`."""
         check_vector(query, self._build.dense_dim, "The query")
@@ -124,13 +131,6 @@ class EdgeStore:
         return [
             Scored(str(point.id), str((point.payload or {}).get("parent_id", point.id)), point.score) for point in found
         ]
-
-    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
-        """See `Store.facets`."""
-        where = edge_filter(facet_clauses(self._build, field, filter))
-        with naming(self._build):
-            found = self._shard.facet(edge.FacetRequest(field, limit=limit, exact=True, filter=where))
-        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`."""

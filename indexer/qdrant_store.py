@@ -133,6 +133,13 @@ class QdrantStore:
         candidates = partial(self._candidates, query, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
 
+    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
+        """See `Store.facets`."""
+        where = qdrant_filter(facet_clauses(self._build, field, filter))
+        with answering(self._client):
+            found = self._client.facet(self._collection, field, facet_filter=where, limit=limit, exact=True)
+        return [FacetCount(hit.value, hit.count) for hit in found.hits]
+
     def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
         """See `Store.scored`."""
         check_vector(query, self._build.dense_dim, "The query")
@@ -151,13 +158,6 @@ class QdrantStore:
             Scored(str(point.id), str((point.payload or {}).get("parent_id", point.id)), point.score)
             for point in found.points
         ]
-
-    def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
-        """See `Store.facets`."""
-        where = qdrant_filter(facet_clauses(self._build, field, filter))
-        with answering(self._client):
-            found = self._client.facet(self._collection, field, facet_filter=where, limit=limit, exact=True)
-        return [FacetCount(hit.value, hit.count) for hit in found.hits]
 
     def flush(self) -> None:
         """See `Store.flush`. Each write has waited for the server, so nothing is left to do."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from indexer.journal import Journal
 
 Mode = Literal["fused", "cls", "ot", "rrf"]
-Side = Literal["cls", "ot"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "geo"]
+Side = Literal["cls", "ot"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
 """What is done with a build. `published` and `retired` are no states of it: the index's pointer says which is live."""
 Payload = dict[str, JsonValue]
@@ -161,6 +161,14 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class FacetCount:
+    """A value of a field, and how many documents hold it."""
+
+    value: str | int | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """A point that an engine scored, without its vectors.
 
@@ -173,14 +181,6 @@ class Scored:
     id: str
     parent_id: str
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class FacetCount:
-    """A value of a field, and how many documents hold it."""
-
-    value: str | int | bool
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,16 +261,6 @@ class Store(Protocol):
             StoreUnavailable: The engine cannot be reached.
         """
 
-    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
-        """The best `limit` points by one side alone, exactly: neither a graph nor quantized vectors decide.
-
-        By `ot` only points that share a term with the query are found. Slower than `search` in a large build, and
-        lighter by the vectors and the texts, which stay where they are. Ties stand in no order.
-
-        Raises:
-            InvalidFilter, StoreError, StoreUnavailable: As `search`.
-        """
-
     def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
         """The values of a declared field with the documents that hold them, sorted by (-count, value), exactly.
 
@@ -282,6 +272,16 @@ class Store(Protocol):
         Raises:
             InvalidFacet: The field cannot be counted; the message names those that can.
             InvalidFilter, StoreUnavailable: As `search`.
+        """
+
+    def scored(self, query: FusedVector, side: Side, *, limit: int, filter: Filter | None = None) -> list[Scored]:
+        """The best `limit` points by one side alone, exactly: neither a graph nor quantized vectors decide.
+
+        By `ot` only points that share a term with the query are found. Slower than `search` in a large build, and
+        lighter by the vectors and the texts, which stay where they are. Ties stand in no order.
+
+        Raises:
+            InvalidFilter, StoreError, StoreUnavailable: As `search`.
         """
 
     def flush(self) -> None:

@@ -142,6 +142,7 @@ class Answering:
     ) -> SearchResponse:
         searcher, encoding = desk.searcher, asked.encoding
         worked, took = await desk.run(_work, searcher, body, asked, wanted, at)
+        desk.proven = True
         took = asked.took | took
         found = bool(at.offset or worked.results)
         self._metrics.searched(searcher.build.index, took, batch=asked.batch, truncated=encoding.truncated, found=found)

@@ -67,9 +67,9 @@ def create_app(
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
         app.state.serving = serving
         app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
+        app.state.embedder = Embedder(serving, settings, metrics)
         app.state.explaining = Explaining(serving, settings)
         app.state.administration = Administration(serving, settings)
-        app.state.embedder = Embedder(serving, settings, metrics)
         serving.start()
         try:
             yield
@@ -89,10 +89,11 @@ def create_app(
     app.state.metrics, app.state.settings, app.state.draining = metrics, settings, False
     _wrap(app, settings, ring, count)
     problems.install(app)
-    for routes in (search, batch, similar, explain, documents, builds, openai, tei, health, page):
-        app.include_router(routes.router)
-    if settings.metrics_port is None:
-        app.include_router(health.scraped)
+    modules = (search, batch, explain, similar, documents, builds, openai, tei, health, page)
+    routers = [module.router for module in modules] + ([] if settings.metrics_port is not None else [health.scraped])
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
     openapi.install(app)
     return app
 

@@ -12,6 +12,7 @@ encoder error reaches its batch and no other; every call returns or raises, also
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from model.encoder import Encoding, EncodingError, NoWords, Tokenized
-from service.queueing import DrainRate, QueueFull
+from service.queueing import DrainRate
 from service.searcher import QueryRefused
 
 Role = Literal["query", "document"]
@@ -78,10 +79,18 @@ class MicroBatcher:
         max_batch: Texts per call of `encode`.
         max_tokens: Tokens per call of `encode`; a single longer text still goes alone.
         max_queue: Texts that may wait while a batch is in the model.
+        max_wait_s: How long they may have to, by the time that texts took lately.
     """
 
     def __init__(
-        self, tokenize: Mapping[Role, Tokenize], encode: Encode, *, max_batch: int, max_tokens: int, max_queue: int
+        self,
+        tokenize: Mapping[Role, Tokenize],
+        encode: Encode,
+        *,
+        max_batch: int,
+        max_tokens: int,
+        max_queue: int,
+        max_wait_s: float = math.inf,
     ) -> None:
         self._tokenizers = tokenize
         self._encode = encode
@@ -91,7 +100,7 @@ class MicroBatcher:
         self._tokenizing = 0
         self._waiting: _Batch = {}
         self._running: asyncio.Task[None] | None = None
-        self._rate = DrainRate()
+        self._rate = DrainRate(max_wait_s)
         self._closed = False
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
@@ -117,7 +126,7 @@ class MicroBatcher:
             deadline: Time of the event loop after which nobody wants the answer; never unless given.
 
         Raises:
-            QueueFull: `max_queue` texts are waiting.
+            QueueFull: `max_queue` texts are waiting, or so many that this one would wait too long.
             QueryRefused: The query has no vector.
             NoWords: The document has no vector.
             EncoderFailed: The encoder broke on this batch.
@@ -125,9 +134,7 @@ class MicroBatcher:
             TimeoutError: The deadline passed.
         """
         self._check_open()
-        if self.depth >= self._max_queue:
-            waiting = f"{self.depth} texts are waiting for the encoder"
-            raise QueueFull(waiting, self._rate.retry_after_s(self.depth))
+        self._rate.check(self.depth, f"{self.depth} texts are waiting for the encoder", most=self._max_queue)
         since = perf_counter()
         async with asyncio.timeout_at(deadline):
             tokenized = await self._tokenized(text, role)

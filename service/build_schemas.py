@@ -13,12 +13,12 @@ LIMITS = Limits()
 
 
 class PublishedIndexOut(BaseModel):
-    """An index, and the build that it answers from."""
+    """An index, and the build that it answers from; a key of one tenant is not told how many `documents` it has."""
 
     name: str
     build: str
     fingerprint: str
-    documents: Annotated[int | None, Field(description="Absent for the key of a tenant.")] = None
+    documents: int | None = None
     fields: Annotated[dict[str, FieldType], Field(description="What a filter may name, and its type.")]
 
 

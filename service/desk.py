@@ -36,7 +36,7 @@ class Desk:
         searcher: The pair.
         batcher: Stands in front of the pair's encoder.
         live: Writes to the build; None where the service is not told to.
-        proven: Whether the store has answered since somebody last set this to False.
+        proven: Whether the store has answered a search since somebody last set this to False.
     """
 
     def __init__(
@@ -120,9 +120,7 @@ class Desk:
             running = await self._pool.begin(partial(function, *args, **kwargs))
             self._enter()
             running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-            outcome = await asyncio.wrap_future(running)
-            self.proven = True
-            return outcome
+            return await asyncio.wrap_future(running)
 
     async def left(self) -> None:
         """Wait until nobody holds the desk."""

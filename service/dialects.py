@@ -59,7 +59,7 @@ class Dialect(NamedTuple):
 
 
 DIALECTS = (
-    Dialect(re.compile(r"/v1/(embeddings|models(/.*)?)"), _openai),
+    Dialect(re.compile(r"/v1/(embeddings|models(/.*)?)", re.DOTALL), _openai),
     Dialect(re.compile(r"/|/embed|/embed_sparse|/tokenize|/info|/health"), _tei),
 )
 

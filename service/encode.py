@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from model.encoder import Encoding, NoWords
 from service.answering import check_artifact
 from service.batching import Encoded
-from service.caller import Caller
 from service.explain_schemas import EncodeRequest, EncodeResponse, EncodingOut, SparseOut
 from service.explaining import check_text
 from service.problems import BadRequest
@@ -16,21 +15,18 @@ from service.serving import Serving
 from service.settings import Settings
 
 
-async def encode(
-    body: EncodeRequest, caller: Caller, serving: Serving, settings: Settings, *, deadline: float
-) -> EncodeResponse:
+async def encode(body: EncodeRequest, serving: Serving, settings: Settings, *, deadline: float) -> EncodeResponse:
     """Encode texts in one role; they wait in the encoder's queue like the queries of searches.
 
     Raises:
         BadRequest: Too many or too long texts, or one without a vector; the message names it.
-        Forbidden, WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull: As `Answering.search`.
+        WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull: As `Answering.search`.
     """
     if len(body.texts) > settings.max_texts:
         raise BadRequest("texts", f"{len(body.texts)} texts; at most {settings.max_texts} are taken")
     for position, text in enumerate(body.texts):
         check_text(f"texts.{position}", text, settings)
-    index = caller.index(body.index or settings.index)
-    async with asyncio.timeout_at(deadline), serving.desk(index) as desk:
+    async with asyncio.timeout_at(deadline), serving.desk(body.index or settings.index) as desk:
         check_artifact(body.fingerprint, desk)
         waiting = (desk.batcher.encode(text, role=body.role, deadline=deadline) for text in body.texts)
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)

@@ -36,12 +36,14 @@ class Explaining:
         self._ranking = asyncio.Semaphore()
 
     async def explain(self, body: ExplainRequest, caller: Caller, *, deadline: float) -> ExplainResponse:
-        """The answer to one request.
+        """The answer to one request, from what its caller may see.
 
         Raises:
             BadRequest: It is out of bounds.
+            Forbidden: The caller may not use the index, or the index does not know its tenant.
             DocumentNotFound: The index holds no such document, or not one that the caller may see.
-            Forbidden, WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull, QueryRefused, StoreError: As
+            NoWords: The text has no vector.
+            WrongArtifact, TimeoutError, IndexNotFound, NotReady, QueueFull, QueryRefused, StoreError: As
                 `Answering.search`.
         """
         check_query(body.query, self._settings)
@@ -72,13 +74,14 @@ async def _explain(
         query=body.query,
         encoding=encoded.encoding,
         filter=caller.filter(body.filter, desk.build),
+        sees=caller.sees,
         limit=body.limit,
         rank=body.rank,
         may_go_on=lambda: monotonic() < until,
     )
     began = perf_counter()
     if body.id is not None:
-        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id, sees=caller.sees)
+        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id)
     else:
         points = await _encoded(desk, Document("", text=body.text or ""), deadline)
         best = best_passage(inquiry.encoding.vector, points)

@@ -7,9 +7,8 @@ those; one that lets none through leaves the score as it is, and the answer says
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-from pydantic import JsonValue
-
 from indexer.grouping import Wanted, parent
+from indexer.live import Metadata
 from indexer.points import place, point_id
 from indexer.standing import standing
 from indexer.store import Filter, Point
@@ -38,6 +37,7 @@ class Inquiry:
         limit: Results of the search that is compared with.
         rank: Whether the true rank is wanted.
         may_go_on: Whether there is time left to look for it.
+        sees: Whether a document with this metadata may be shown.
     """
 
     query: str
@@ -46,36 +46,22 @@ class Inquiry:
     limit: int = 10
     rank: bool = False
     may_go_on: Callable[[], bool] = lambda: True
+    sees: Callable[[Metadata], bool] = lambda metadata: True
 
 
-def explain_document(
-    searcher: Searcher,
-    inquiry: Inquiry,
-    document_id: str,
-    *,
-    sees: Callable[[Mapping[str, JsonValue]], bool] = lambda _: True,
-) -> ExplainResponse:
+def explain_document(searcher: Searcher, inquiry: Inquiry, document_id: str) -> ExplainResponse:
     """Explain a stored document.
 
-    Args:
-        searcher: Holds it.
-        inquiry: What is asked.
-        document_id: As its source gave it.
-        sees: Whether a document with this metadata may be shown.
-
     Raises:
-        DocumentNotFound: The index holds none of this id that may be shown.
+        DocumentNotFound: The index holds none of this id.
         StoreError: As `Store.search`.
     """
     vector, filter = inquiry.encoding.vector, inquiry.filter
-    point = searcher.document(document_id, vector)
-    metadata = point.payload.get("metadata")
-    if not sees(metadata if isinstance(metadata, dict) else {}):
-        raise searcher.not_found(document_id)
+    point = searcher.document(document_id, vector, inquiry.sees)
     allowed = _allowed(searcher, point, document_id, filter) if filter else [point]
     if filter and allowed:
         point = best_passage(vector, allowed)
-    found = searcher.retrieve(vector, Wanted("fused", filter), limit=inquiry.limit)
+    found = searcher.retrieve(vector, Wanted(filter=filter), limit=inquiry.limit)
     answer = explain_point(searcher, inquiry, point)
     answer.id = document_id
     answer.in_results = parent(point) in {parent(hit.point) for hit in found.hits}

@@ -6,13 +6,14 @@ threads. Each opened build has its own pool, so that one that hangs takes no thr
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
-from service.queueing import DrainRate, QueueFull
+from service.queueing import DrainRate
 
 T = TypeVar("T")
 
@@ -23,24 +24,25 @@ class Pool:
     Args:
         threads: Calls that run at once.
         max_queue: Calls that may wait for a thread.
+        max_wait_s: How long they may have to, by the time that calls took lately.
     """
 
-    def __init__(self, threads: int, max_queue: int) -> None:
+    def __init__(self, threads: int, max_queue: int, max_wait_s: float = math.inf) -> None:
         self._threads = threads
         self._max_queue = max_queue
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._free = asyncio.Semaphore(threads)
-        self._rate = DrainRate()
+        self._rate = DrainRate(max_wait_s)
         self.depth = 0
 
     async def begin(self, call: Callable[[], T]) -> "Future[T]":
         """Wait for a thread, and return the future of the call that has begun in it.
 
         Raises:
-            QueueFull: `max_queue` callers are waiting.
+            QueueFull: `max_queue` callers are waiting, or so many that this one would wait too long.
         """
-        if self._free.locked() and self.depth >= self._max_queue:
-            raise QueueFull(f"{self.depth} searches are waiting for the store", self._rate.retry_after_s(self.depth))
+        if self._free.locked():
+            self._rate.check(self.depth, f"{self.depth} searches are waiting for the store", most=self._max_queue)
         self.depth += 1
         try:
             await self._free.acquire()

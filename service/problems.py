@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from indexer.catalog import NoEarlierBuild
 from indexer.live import DocumentHeld
@@ -77,9 +78,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     NoWords: Kind(422, "text-refused"),
     DocumentNotFound: Kind(404, "document-not-found"),
     NotWritable: Kind(403, "not-writable"),
-    NotAdministrable: Kind(403, "not-administrable"),
     Forbidden: Kind(403, "forbidden"),
     DocumentHeld: Kind(409, "document-held"),
+    NotAdministrable: Kind(403, "not-administrable"),
     InvalidFilter: Kind(422, "invalid-filter"),
     ModelNotFound: Kind(404, "model-not-found"),
     InvalidFacet: Kind(422, "invalid-facet"),
@@ -95,9 +96,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     ArtifactError: Kind(409, "artifact-missing"),
     QueueFull: Kind(429, "queue-full", retry=True),
     NotReady: Kind(503, "not-ready", retry=True, inward=True),
+    StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
     SwitchFailed: Kind(503, "switch-failed", retry=True),
     ReleaseStopped: Kind(503, "shutting-down", retry=True),
-    StoreError: Kind(503, "store-unavailable", retry=True, inward=True),
     BatcherClosed: Kind(503, "shutting-down", retry=True),
     TimeoutError: Kind(504, "deadline-exceeded"),
 }
@@ -181,7 +182,14 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(raised.__cause__, ValueError | RecursionError):
         return problem(request.state.request_id, 400, "broken-json", f"the body is not JSON: {raised.__cause__}")
     name = http.HTTPStatus(raised.status_code).phrase.lower().replace(" ", "-")
-    return problem(request.state.request_id, raised.status_code, name, raised.detail, headers=raised.headers)
+    headers = {"Allow": _allow(request)} if raised.status_code == 405 else raised.headers
+    return problem(request.state.request_id, raised.status_code, name, raised.detail, headers=headers)
+
+
+def _allow(request: Request) -> str:
+    """Every method of a path; the router names those of the first route there."""
+    routes = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

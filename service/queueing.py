@@ -20,19 +20,27 @@ class QueueFull(Exception):
 class DrainRate:
     """How fast a queue moves: a mean that forgets what is long past.
 
-    >>> rate = DrainRate()
+    Args:
+        max_wait_s: Who would wait longer than this is better refused: the answer would come too late.
+
+    >>> rate = DrainRate(max_wait_s=10)
     >>> rate.left(4, seconds=2.0)
-    >>> rate.retry_after_s(waiting=100)
-    13
+    >>> rate.check(20, "20 wait")
+    >>> rate.check(100, "100 wait")
+    Traceback (most recent call last):
+    service.queueing.QueueFull: 100 wait; ask again in 13 s
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_wait_s: float) -> None:
+        self._max_wait_s = max_wait_s
         self._seconds_each = 0.0
 
     def left(self, number: int, *, seconds: float) -> None:
         """So many left the queue together, and the next could not follow for so long."""
         self._seconds_each += (seconds / number - self._seconds_each) / 4
 
-    def retry_after_s(self, waiting: int) -> int:
-        """Whole seconds in which so many will have left, from 1 to `LONGEST_RETRY_S`."""
-        return min(max(1, math.ceil(waiting * self._seconds_each)), LONGEST_RETRY_S)
+    def check(self, waiting: int, what: str, *, most: int | None = None) -> None:
+        """Raise QueueFull when at least `most` wait, or so many that the next would be late; `what` says who waits."""
+        wait_s = waiting * self._seconds_each
+        if wait_s > self._max_wait_s or (most is not None and waiting >= most):
+            raise QueueFull(what, min(max(1, math.ceil(wait_s)), LONGEST_RETRY_S))

@@ -1,7 +1,7 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from threading import Lock
@@ -13,15 +13,16 @@ import numpy as np
 
 from indexer.catalog import kept_artifact, open_encoder, open_engine
 from indexer.grouping import GroupBy, Grouped, Wanted, grouped_hits
-from indexer.live import LiveBuild
+from indexer.live import LiveBuild, Metadata, metadata_of
 from indexer.points import passage_text, place, point_id
 from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point, Store
 from model.artifact import ArtifactError
 from model.encoder import Encoder, Encoding, EncodingError
 from model.vector import FusedVector
-from service.explain import Explanation, Word, explain, split_words
+from service.explain import Explanation, Word, explain
 from service.settings import Settings
 from service.snippet import READ
+from service.splitter import Splitter
 
 SHOWN = 80
 """Characters of a query that an error message repeats."""
@@ -78,6 +79,7 @@ class Searcher:
         self.encoder = encoder
         self.store = store
         self._depth = depth
+        self._splitter = Splitter(encoder)
 
     @property
     def build(self) -> Build:
@@ -126,19 +128,22 @@ class Searcher:
         """As `grouped_hits`, at the depth of the settings unless another is given."""
         return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
-    def document(self, document_id: str, query: FusedVector) -> Point:
+    def document(
+        self, document_id: str, query: FusedVector, sees: Callable[[Metadata], bool] = lambda metadata: True
+    ) -> Point:
         """The passage of a document that matches a query best, by the fused score.
 
         Args:
             document_id: As its source gave it.
             query: The encoded query.
+            sees: Asked about its metadata: what may not be seen is not there.
 
         Raises:
             DocumentNotFound: The index holds no such document.
         """
         passages = self.store.get([point_id(document_id)])
-        if not passages:
-            raise self.not_found(document_id)
+        if not passages or not sees(metadata_of(passages[0])):
+            raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
         rest = range(1, place(passages[0]).of)
         passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
         return best_passage(query, passages)
@@ -159,17 +164,13 @@ class Searcher:
             vocabulary=self.encoder.vocabulary,
         )
 
-    def not_found(self, document_id: str) -> DocumentNotFound:
-        """What to raise for a document that is not there, or not to be seen."""
-        return DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
-
     def words(self, text: str) -> list[Word]:
-        """The words of a text as the model reads it."""
-        return split_words(self.encoder.vocabulary[entry] for entry in self.encoder.token_ids(text))
+        """The distinct words of a text in their order, or of the beginning of a very long one."""
+        return self._splitter.words(text[:READ])
 
     def passage_words(self, point: Point) -> list[Word]:
         """The words of a passage, with the title that it was encoded with."""
-        return self.words(passage_text(point, self.build.chunking)[:READ])
+        return self.words(passage_text(point, self.build.chunking))
 
     def warm_up(self) -> None:
         """Run model and store once, so that the first caller does not pay for lazy initialization."""
@@ -178,13 +179,13 @@ class Searcher:
             self.search(" ".join(words), limit=1)
 
     def probe(self) -> None:
-        """Ask the store for what no document holds, the padding token: it costs next to nothing.
+        """Ask the store for what no document holds, the padding token: as a search does, and at hardly any cost.
 
         Raises:
             StoreError: It does not answer, or not as it should.
         """
         nothing = FusedVector(np.zeros(self.build.dense_dim, np.float32), np.array([0]), np.ones(1, np.float32))
-        self.store.search(nothing, mode="ot", limit=1, depth=1)
+        self.store.search(nothing, limit=1, depth=1)
 
     def close(self) -> None:
         """Close the store; the encoder has nothing to close."""

@@ -229,7 +229,7 @@ class Serving:
         except BaseException:
             await asyncio.to_thread(searchers.release, searcher)
             raise
-        pool = Pool(self._settings.store_threads, self._settings.max_queue)
+        pool = Pool(self._settings.store_threads, self._settings.max_queue, self._max_wait_s)
         return Desk(searcher, self._batcher(searcher), pool, self._cache, live=live)
 
     async def _write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:
@@ -343,6 +343,11 @@ class Serving:
             self._batchers.pop(desk.searcher.encoder, None)
             await desk.batcher.close()
 
+    @property
+    def _max_wait_s(self) -> float:
+        """A third of the time that a request has: there are two queues to wait in, and the work itself."""
+        return self._settings.timeout_ms / 3000
+
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
         encoder, settings = searcher.encoder, self._settings
         if encoder not in self._batchers:
@@ -352,6 +357,7 @@ class Serving:
                 max_batch=settings.max_batch,
                 max_tokens=settings.max_batch_tokens,
                 max_queue=settings.max_queue,
+                max_wait_s=self._max_wait_s,
             )
         return self._batchers[encoder]
 

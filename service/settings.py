@@ -43,9 +43,13 @@ class Settings(IndexSettings):
     )
     timeout_ms: int = Field(5_000, ge=1, description="Most time a request may take; beyond that the answer is 504.")
     max_batch: int = Field(32, ge=1, description="Texts the encoder takes at once; their tokens are bounded too.")
-    max_queue: int = Field(256, ge=1, description="Texts that may wait for the encoder; one more is answered 429.")
+    max_queue: int = Field(
+        256,
+        ge=1,
+        description="Texts that may wait for the encoder; one more, or one that would wait too long, is answered 429.",
+    )
     store_threads: int = Field(
-        8, ge=1, description="Calls that the store of one index works on at once; as many as DUPMAE_MAX_QUEUE may wait."
+        4, ge=1, description="Calls that the store of one index works on at once; DUPMAE_MAX_QUEUE more may wait."
     )
     cache_mb: int = Field(
         64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
@@ -59,7 +63,7 @@ class Settings(IndexSettings):
         2_000, ge=10, le=10_000, description="Candidates a request may ask each side for; more is answered 422."
     )
     max_searches: int = Field(32, ge=1, description="Searches one batch may hold; more is answered 422.")
-    max_texts: int = Field(256, ge=1, description="Texts one request may have embedded; more is answered 422.")
+    max_texts: int = Field(256, ge=1, description="Texts one request may have encoded; more are answered 422.")
     max_body_bytes: int = Field(262_144, ge=1_024, description="Bytes a body may have; a larger one is answered 413.")
     cursor_secret: SecretStr | None = Field(
         None,

@@ -9,21 +9,18 @@ from fastapi.responses import Response
 from indexer.store import BUILD_ID
 from service.administration import check_administrable
 from service.build_schemas import BuildsOut, IndexesOut, PublishRequest, ReleaseOut, RollbackRequest
-from service.caller import Caller
 from service.examples import PUBLISH, ROLLBACK
 from service.routes.documents import IndexName
 from service.routes.reply import problems, reply, require_json
-from service.routes.state import AppAdministration, AppSettings, SearchCaller, may
+from service.routes.state import AdminCaller, AppAdministration, AppSettings, SearchCaller
 
 ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 503)
-
-AdminCaller = Annotated[Caller, Depends(may("admin"))]
 
 router = APIRouter(prefix="/v1")
 
 
 async def administrable(caller: AdminCaller, settings: AppSettings) -> None:
-    """Refuse to publish for callers nobody knows, unless the service is one that its own user alone can reach."""
+    """Refuse to publish for whoever can reach the service without a key, unless its own user alone can reach it."""
     if caller.name is None:
         check_administrable(settings)
 

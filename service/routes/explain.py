@@ -56,5 +56,6 @@ async def encode(
 ) -> Response:
     """Both vectors of each text from one pass: the reduced [CLS] vector and the bag of weighted words."""
     request.state.log |= {"index": body.index or settings.index, "texts": len(body.texts)}
+    body = body.model_copy(update={"index": caller.index(body.index or settings.index)})
     deadline = answering.deadline(body.timeout_ms)
-    return reply(await unless_gone(request, encode_texts(body, caller, serving, settings, deadline=deadline)))
+    return reply(await unless_gone(request, encode_texts(body, serving, settings, deadline=deadline)))

@@ -1,4 +1,7 @@
-"""What a handler may ask the running app for, and who is asking."""
+"""What a handler may ask the running app for, and who is asking.
+
+The functions are `async` though they wait for nothing: FastAPI runs others in a thread, which costs more than they do.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,7 +34,7 @@ class May:
     scope: Scope
     confined: bool
 
-    def __call__(
+    async def __call__(
         self,
         request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
@@ -55,46 +58,47 @@ def may_confined(scope: Scope) -> May:
     return May(scope, confined=True)
 
 
-def _administration(request: Request) -> Administration:
+async def _administration(request: Request) -> Administration:
     administration: Administration = request.app.state.administration
     return administration
 
 
-def _answering(request: Request) -> Answering:
+async def _answering(request: Request) -> Answering:
     answering: Answering = request.app.state.answering
     return answering
 
 
-def _explaining(request: Request) -> Explaining:
+async def _explaining(request: Request) -> Explaining:
     explaining: Explaining = request.app.state.explaining
     return explaining
 
 
-def _serving(request: Request) -> Serving:
+async def _serving(request: Request) -> Serving:
     serving: Serving = request.app.state.serving
     return serving
 
 
-def _metrics(request: Request) -> Metrics:
+async def _metrics(request: Request) -> Metrics:
     metrics: Metrics = request.app.state.metrics
     return metrics
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _embedder(request: Request) -> Embedder:
+async def _embedder(request: Request) -> Embedder:
     embedder: Embedder = request.app.state.embedder
     return embedder
 
 
-AppAdministration = Annotated[Administration, Depends(_administration)]
 SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
 WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
-AppAnswering = Annotated[Answering, Depends(_answering)]
+AdminCaller = Annotated[Caller, Depends(may("admin"))]
 AppEmbedder = Annotated[Embedder, Depends(_embedder)]
+AppAdministration = Annotated[Administration, Depends(_administration)]
+AppAnswering = Annotated[Answering, Depends(_answering)]
 AppExplaining = Annotated[Explaining, Depends(_explaining)]
 AppServing = Annotated[Serving, Depends(_serving)]
 AppMetrics = Annotated[Metrics, Depends(_metrics)]

@@ -195,6 +195,28 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
         assert (await batcher.encode("dddd")).encoding.tokens == 4
 
 
+async def test_who_would_wait_too_long_is_refused_before_the_queue_is_full() -> None:
+    encoder = HeldEncoder()
+    tokenize: dict[Role, Tokenize] = {"query": tokenized, "document": tokenized}
+    async with MicroBatcher(
+        tokenize, encoder, max_batch=8, max_tokens=10_000, max_queue=100, max_wait_s=1e-9
+    ) as batcher:
+        first = await ask(batcher, "a")
+        await encoder.until_entered()
+        waits = await ask(batcher, "bb")  # nothing is known yet of the time a text takes
+        encoder.gate.set()
+        assert await asyncio.gather(*first, *waits) == [1, 2]
+        encoder.gate.clear()
+        busy = await ask(batcher, "ccc")
+        await encoder.until_entered()
+        await encoder.until_entered()
+        waits = await ask(batcher, "dddd")  # nobody waits before it
+        with pytest.raises(QueueFull, match="1 texts are waiting"):
+            await batcher.encode("eeeee")
+        encoder.gate.set()
+        assert await asyncio.gather(*busy, *waits) == [3, 4]
+
+
 async def test_a_cancelled_caller_leaves_the_queue_and_never_reaches_the_model() -> None:
     encoder = HeldEncoder()
     async with batcher_of(encoder, queue=1) as batcher:

@@ -165,6 +165,9 @@ async def test_an_unknown_path_is_a_404_and_a_wrong_method_a_405(serve: Serve) -
     async with serve() as client:
         check(await client.get("/v2/search"), 404, "not-found")
         assert check(await client.get("/v1/search"), 405, "method-not-allowed")
+        wrong = await client.options("/v1/documents/king")
+    check(wrong, 405, "method-not-allowed")
+    assert wrong.headers["Allow"] == "DELETE, GET, PUT"
 
 
 class StubbornStore:
