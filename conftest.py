@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -11,6 +12,10 @@ import pytest
 # Networks of tests are too small for two threads to be faster than one, and tests run side by side. Set before anything
 # imports torch, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them the commands they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FRAMEWORKS = {"langchain_core": "service/langchain.py", "llama_index": "service/llamaindex.py"}
 """Libraries that only one module needs, and that module, whose doctests cannot be collected without it."""
