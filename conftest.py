@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -11,6 +12,10 @@ import pytest
 # Networks of tests are too small for two threads to be faster than one, and tests run side by side. Set before anything
 # imports torch, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them the commands they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FRAMEWORKS = {"langchain_core": "service/langchain.py", "llama_index": "service/llamaindex.py"}
 """Libraries that only one module needs, and that module, whose doctests cannot be collected without it."""
@@ -24,6 +29,7 @@ MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "ray": (lambda: find_spec("ray"), "needs Ray; pip install ray"),
     "frameworks": (lambda: all(map(find_spec, FRAMEWORKS)), f"needs {' and '.join(FRAMEWORKS)}"),
     "compose": (lambda: os.environ.get("TEST_COMPOSE"), "needs root, podman and minutes; make test-compose"),
+    "prometheus": (lambda: shutil.which("promtool"), "needs Prometheus; apt-get install prometheus"),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 

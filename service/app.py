@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -49,10 +50,13 @@ def create_app(
     """
 
     metrics, ring = Metrics(), open_keyring(settings)
+    metrics.watch_disk(settings.data)
 
     def count(line: Mapping[str, Any]) -> None:
         if line["path"] == search.PATH or "mode" in line:
             metrics.requested(line.get("mode", "invalid"), line["status"])
+            if line["status"] == HTTPStatus.OK:
+                metrics.answered(line["took_ms"] / 1000)
 
     def opened(build: Build) -> None:
         if build.index == settings.index:

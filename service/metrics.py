@@ -1,6 +1,9 @@
 """What Prometheus sees. One registry per app, so that two apps in one process do not meet in it."""
 
+import math
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -25,12 +28,28 @@ class Metrics:
         self._requests = Counter(
             "dupmae_search_requests", "Searches by mode and status.", ["mode", "status"], registry=registry
         )
+        self._answered = Histogram(
+            "dupmae_search_seconds", "Time of a whole search that was answered 200.", buckets=SECONDS, registry=registry
+        )
         self._batch_size = Histogram(
             "dupmae_batch_size", "Texts in the batch that a search was encoded in.", buckets=BATCH, registry=registry
         )
         self._queue_depth = Gauge("dupmae_queue_depth", "Texts that wait for the encoder.", registry=registry)
         self._store_queue_depth = Gauge(
             "dupmae_store_queue_depth", "Calls that wait for a thread to ask a store.", registry=registry
+        )
+        self._queue_limit = Gauge(
+            "dupmae_queue_limit", "How many may wait for the encoder, and for a store.", registry=registry
+        )
+        self._ready = Gauge("dupmae_ready", "1 while the default index can be searched.", registry=registry)
+        self._store_away = Gauge(
+            "dupmae_store_away", "1 while the store of an index does not answer.", ["index"], registry=registry
+        )
+        self._disk_free = Gauge(
+            "dupmae_data_free_bytes", "Bytes left on the file system of the data folder.", registry=registry
+        )
+        self._disk_size = Gauge(
+            "dupmae_data_size_bytes", "Bytes that the file system of the data folder has.", registry=registry
         )
         self._cache = Counter("dupmae_cache", "Look-ups in a cache.", ["cache", "outcome"], registry=registry)
         self._cache_bytes = Gauge("dupmae_cache_bytes", "Bytes that the caches hold.", registry=registry)
@@ -59,14 +78,24 @@ class Metrics:
         )
         self._serving: dict[str, Build] = {}
 
-    def watch_queues(self, *, encoder: Callable[[], int], store: Callable[[], int]) -> None:
-        """Ask for their depths at each scrape."""
+    def watch_queues(self, *, encoder: Callable[[], int], store: Callable[[], int], limit: int) -> None:
+        """Ask for their depths at each scrape; `limit` bounds either."""
+        self._queue_limit.set(limit)
         self._queue_depth.set_function(encoder)
         self._store_queue_depth.set_function(store)
 
     def watch_cache(self, size: Callable[[], int]) -> None:
         """Ask for its bytes at each scrape."""
         self._cache_bytes.set_function(size)
+
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        """Ask for it at each scrape."""
+        self._ready.set_function(ready)
+
+    def watch_disk(self, folder: Path) -> None:
+        """Ask for the space around this folder at each scrape; NaN while it is not there."""
+        self._disk_free.set_function(lambda: _disk(folder)[0])
+        self._disk_size.set_function(lambda: _disk(folder)[1])
 
     def looked_up(self, cache: str, hit: bool) -> None:
         """Something was looked for in a cache."""
@@ -84,6 +113,10 @@ class Metrics:
         """Whether an index cannot answer from what is published."""
         self._switch_failed.labels(index).set(failed)
 
+    def store_away(self, index: str, away: bool) -> None:
+        """Whether the store of an index does not answer."""
+        self._store_away.labels(index).set(away)
+
     def written(self, index: str, kind: str) -> None:
         """A document was put or deleted."""
         self._writes.labels(index, kind).inc()
@@ -95,6 +128,10 @@ class Metrics:
     def requested(self, mode: str, status: int) -> None:
         """A search was answered, with whatever status."""
         self._requests.labels(mode, status).inc()
+
+    def answered(self, seconds: float) -> None:
+        """A search was answered 200, so long after its request."""
+        self._answered.observe(seconds)
 
     def searched(self, index: str, took: Mapping[str, float], *, batch: int, truncated: bool, found: bool) -> None:
         """A search ran to its end; `took` in seconds by stage, `batch` 0 when nothing was encoded for it."""
@@ -112,3 +149,12 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition format that Prometheus scrapes."""
         return generate_latest(self._registry)
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Bytes that are left, and bytes in all."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return math.nan, math.nan
+    return usage.free, usage.total

@@ -83,7 +83,9 @@ class Serving:
         metrics.watch_queues(
             encoder=lambda: sum(batcher.depth for batcher in self._batchers.values()),
             store=lambda: sum(desk.waiting for desk in self._desks.values()),
+            limit=settings.max_queue,
         )
+        metrics.watch_readiness(lambda: settings.index in self._desks and settings.index not in self._away)
         metrics.watch_cache(lambda: self._cache.bytes)
 
     def start(self) -> None:
@@ -214,6 +216,7 @@ class Serving:
         self._desks[index] = desk
         self._metrics.opened(desk.build)
         self._metrics.switch_failed(index, False)
+        self._metrics.store_away(index, False)
         self._on_open(desk.build)
         return desk
 
@@ -264,7 +267,9 @@ class Serving:
             if index not in self._away:
                 LOGGER.error("index %r is not ready: %s", index, reason)
             self._away[index] = reason
+            self._metrics.store_away(index, True)
         else:
+            self._metrics.store_away(index, False)
             if self._away.pop(index, None):
                 LOGGER.warning("the store of index %r answers again", index)
 

@@ -20,6 +20,8 @@ from service.server import listen
 from service.settings import Settings
 from tests.service.conftest import DOCUMENTS
 
+HELD = [*DOCUMENTS, Document("zipfile.ZipFile", text="Open a file.", metadata={"kind": "class"})]
+
 Serve = Callable[..., AbstractContextManager[str]]
 
 
@@ -28,11 +30,10 @@ def clients_data(tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path_factor
     """A data folder with two published indexes that hold what the documentation asks for."""
     settings = Settings(data=tmp_path_factory.mktemp("data"))
     keep_artifact(settings, tiny_artifact)
-    documents = [*DOCUMENTS, Document("zipfile.ZipFile", text="Open a file.", metadata={"kind": "class"})]
     fields: dict[str, FieldType] = {"metadata.lang": "keyword", "metadata.kind": "keyword"}
     with closing(open_engine(settings)) as engine:
         for index in ("default", "demo"):
-            engine.publish(build_index(engine, tiny_encoder, documents, BuildOptions(index=index, fields=fields)))
+            engine.publish(build_index(engine, tiny_encoder, HELD, BuildOptions(index=index, fields=fields)))
     return settings.data
 
 

@@ -92,8 +92,12 @@ async def test_a_fault_is_said_in_time_readiness_follows_it_and_all_is_well_when
         unready = await until_ready(client, 503)
         assert unready.json()["type"] == "urn:dupmae:not-ready"
         assert (await client.get("/livez")).status_code == 200
+        seen = (await client.get("/metrics")).text
+        assert {"dupmae_ready 0.0", 'dupmae_store_away{index="default"} 1.0'} <= set(seen.splitlines())
         site.server.mends()
         await until_ready(client, 200)
+        seen = (await client.get("/metrics")).text
+        assert {"dupmae_ready 1.0", 'dupmae_store_away{index="default"} 0.0'} <= set(seen.splitlines())
         found = await search(client)
         assert [result["id"] for result in found.json()["results"]] == ["one"]
 

@@ -64,6 +64,7 @@ def api(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> It
     engine = open_engine(told)
     for _ in range(2):
         go_live(engine, build_index(engine, encoder, DOCUMENTS, BuildOptions(fields={"metadata.lang": "keyword"})))
+    key = create_key(told.key_file, "fuzz", ["admin"])  # before the service starts, so that it never was without
     ready = threading.Event()
     app = create_app(lambda: open_searchers(told), told, on_ready=lambda _: ready.set())
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
@@ -72,7 +73,6 @@ def api(tiny_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> It
         thread.start()
         assert ready.wait(60)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/openapi.json"
-        key = create_key(told.key_file, "fuzz", ["admin"])
         headers = {"X-API-Key": key, "Authorization": f"Bearer {key}"}
         yield Api(schemathesis.openapi.from_url(address, headers=headers, config=CONFIG), headers)
         server.should_exit = True

@@ -1,5 +1,7 @@
 """Liveness, readiness and metrics."""
 
+import re
+
 import pytest
 
 from indexer.build import BuildOptions, build_index
@@ -63,7 +65,15 @@ async def test_metrics_count_searches_by_mode_and_status(serve: Serve) -> None:
     assert 'dupmae_search_requests_total{mode="invalid",status="422"} 1.0' in text
     assert 'dupmae_stage_seconds_count{stage="retrieve"} 2.0' in text
     assert "dupmae_truncated_queries_total 1.0" in text
+    assert "dupmae_search_seconds_count 2.0" in text
     assert "dupmae_queue_depth 0.0" in text
+    assert "dupmae_queue_limit 256.0" in text
+    assert "dupmae_ready 1.0" in text
+    assert 'dupmae_store_away{index="default"} 0.0' in text
+    free, size = (re.search(rf"^dupmae_data_{what}_bytes (\S+)$", text, re.MULTILINE) for what in ("free", "size"))
+    assert free
+    assert size
+    assert 0 < float(free[1]) < float(size[1])
     assert 'dupmae_build_info{build="' in text
 
 

@@ -1,0 +1,150 @@
+"""The dashboards, as code: `python -m deploy.grafana.draw` writes them to `deploy/grafana/dashboards/`.
+
+A test compares the files with what this module makes, and parses every query.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import prometheus, timeseries
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import DataSourceRef
+
+FOLDER = Path(__file__).with_name("dashboards")
+SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
+RATE = "[$__rate_interval]"
+
+
+class Graph(NamedTuple):
+    """A panel: curves over time.
+
+    Attributes:
+        unit: Grafana's name of it.
+        queries: By what the legend says, `{{label}}` standing for a label's value.
+    """
+
+    title: str
+    unit: str
+    queries: dict[str, str]
+    description: str = ""
+
+
+def _quantile(share: float, of: str, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({of}_bucket{RATE})))"
+
+
+SERVICE: dict[str, Sequence[Graph]] = {
+    "What callers see": (
+        Graph("Searches", "reqps", {"{{status}}": f"sum by (status) (rate(dupmae_search_requests_total{RATE}))"}),
+        Graph(
+            "Time to an answer",
+            "s",
+            {f"p{100 * share:g}": _quantile(share, "dupmae_search_seconds") for share in (0.5, 0.95, 0.99)},
+            "Of searches that were answered 200.",
+        ),
+        Graph("Ready", "none", {"{{instance}}": "dupmae_ready", "store of {{index}} away": "dupmae_store_away"}),
+    ),
+    "Where the time goes": (
+        Graph("Where the time goes", "s", {"{{stage}}, p95": _quantile(0.95, "dupmae_stage_seconds", "stage")}),
+        Graph(
+            "Waiting",
+            "none",
+            {
+                "for the encoder, {{instance}}": "dupmae_queue_depth",
+                "for a store, {{instance}}": "dupmae_store_queue_depth",
+                "may wait": "max(dupmae_queue_limit)",
+            },
+        ),
+        Graph("Queries encoded together", "none", {"p50": _quantile(0.5, "dupmae_batch_size")}),
+    ),
+    "What it costs": (
+        Graph(
+            "Found in a cache",
+            "percentunit",
+            {
+                "{{cache}}": f'sum by (cache) (rate(dupmae_cache_total{{outcome="hit"}}{RATE}))'
+                f" / sum by (cache) (rate(dupmae_cache_total{RATE}))"
+            },
+        ),
+        Graph("Caches hold", "bytes", {"{{instance}}": "dupmae_cache_bytes"}),
+        Graph("Disk left", "bytes", {"{{instance}}": "dupmae_data_free_bytes"}),
+    ),
+}
+
+INDEX: dict[str, Sequence[Graph]] = {
+    "What is served": (
+        Graph("Builds", "none", {"{{index}}: {{build}}": "count by (index, build) (dupmae_build_info)"}),
+        Graph("Documents", "none", {"{{index}}": 'max by (index) (dupmae_build_documents{origin=""})'}),
+        Graph("Live writes", "wps", {"{{index}}, {{kind}}": f"sum by (index, kind) (rate(dupmae_writes_total{RATE}))"}),
+        Graph("Cannot be switched to", "none", {"{{index}} on {{instance}}": "dupmae_switch_failed"}),
+    ),
+    "What is being built": (
+        Graph("Documents, by origin", "none", {"{{index}}, {{origin}}": 'dupmae_build_documents{origin!=""}'}),
+        Graph("Documents encoded per second", "none", {"{{index}}": "dupmae_build_documents_per_second"}),
+        Graph(
+            "Records read", "none", {"{{index}}": "dupmae_build_records_read", "{{index}}, all": "dupmae_build_records"}
+        ),
+        Graph("Dead letters", "none", {"{{index}}": "dupmae_build_dead_letters"}),
+        Graph("Stage", "none", {"{{index}}, {{stage}}": "dupmae_build_stage == 1"}),
+        Graph("Since it last stored anything", "s", {"{{index}}": "time() - dupmae_build_updated_seconds"}),
+    ),
+}
+
+QUALITY: dict[str, Sequence[Graph]] = {
+    "What queries tell": (
+        Graph(
+            "Searches that found nothing",
+            "percentunit",
+            {
+                "all indexes": f"sum(rate(dupmae_zero_results_total{RATE}))"
+                f' / sum(rate(dupmae_stage_seconds_count{{stage="render"}}{RATE}))'
+            },
+        ),
+        Graph(
+            "Queries cut to the model's window", "reqps", {"all": f"sum(rate(dupmae_truncated_queries_total{RATE}))"}
+        ),
+        Graph(
+            "Refused", "reqps", {"not understood": f'sum(rate(dupmae_search_requests_total{{mode="invalid"}}{RATE}))'}
+        ),
+    ),
+    "Promises": (
+        Graph("Searches that failed", "percentunit", {"of an hour": "job:dupmae_search_errors:ratio_rate1h"}),
+        Graph("Answers over half a second", "percentunit", {"of an hour": "job:dupmae_search_slow:ratio_rate1h"}),
+    ),
+}
+
+
+def _panel(graph: Graph) -> timeseries.Panel:
+    panel = timeseries.Panel().title(graph.title).description(graph.description).unit(graph.unit).min(0)
+    panel = panel.datasource(SOURCE).span(8).height(8)
+    for ref, (legend, query) in zip("ABCDEF", graph.queries.items(), strict=False):
+        panel = panel.with_target(prometheus.Dataquery().expr(query).legend_format(legend).ref_id(ref))
+    return panel
+
+
+def _dashboard(name: str, rows: dict[str, Sequence[Graph]]) -> str:
+    made = Dashboard(f"dupmae-search: {name}").uid(f"dupmae-{name}").tags(["dupmae-search"])
+    made = made.time("now-1h", "now").refresh("30s").timezone("browser").editable()
+    numbers = itertools.count(1)
+    for title, graphs in rows.items():
+        made = made.with_row(Row(title).id(next(numbers)))
+        for graph in graphs:
+            made = made.with_panel(_panel(graph).id(next(numbers)))
+    return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
+
+
+def dashboards() -> dict[str, str]:
+    """The content of each file, by its name."""
+    return {
+        f"{name}.json": _dashboard(name, rows)
+        for name, rows in {"service": SERVICE, "index": INDEX, "quality": QUALITY}.items()
+    }
+
+
+if __name__ == "__main__":
+    for name, content in dashboards().items():
+        (FOLDER / name).write_text(content)

@@ -1,0 +1,54 @@
+"""Dashboards are what their code makes, and every query on them can be asked."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from deploy.grafana.draw import FOLDER, dashboards
+from tests.deploy.test_alerts import asked, exposed
+
+MADE = dashboards()
+
+
+def panels(content: str) -> Iterator[dict[str, Any]]:
+    yield from json.loads(content)["panels"]
+
+
+def queries() -> list[str]:
+    return [
+        target["expr"] for content in MADE.values() for panel in panels(content) for target in panel.get("targets", [])
+    ]
+
+
+def test_the_files_are_what_the_code_makes() -> None:
+    assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == MADE, "run python -m deploy.grafana.draw"
+
+
+@pytest.mark.parametrize("query", queries())
+def test_a_query_is_one_and_asks_for_metrics_that_exist(query: str) -> None:
+    promql_parser.parse(query.replace("$__rate_interval", "5m"))
+    assert asked(query)
+    assert asked(query) <= exposed()
+
+
+def test_a_query_that_is_none_is_found_out() -> None:
+    with pytest.raises(ValueError):
+        promql_parser.parse("sum by (status) (rate(dupmae_queue_depth))")
+
+
+@pytest.mark.parametrize("name", list(MADE))
+def test_no_two_panels_of_a_dashboard_have_one_number_or_one_title(name: str) -> None:
+    for key in ("id", "title"):
+        found = [panel[key] for panel in panels(MADE[name]) if key == "id" or panel["type"] != "row"]
+        assert len(found) == len(set(found))
+
+
+def test_the_data_source_is_the_one_that_is_provisioned() -> None:
+    provisioned = yaml.safe_load((FOLDER.parent / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    assert {each["uid"] for each in provisioned["datasources"]} == {
+        panel["datasource"]["uid"] for content in MADE.values() for panel in panels(content) if "targets" in panel
+    }
