@@ -146,6 +146,19 @@ def parse_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Clauses:
     return clauses
 
 
+def joined(filter: Filter | None, clause: Literal["must", "must_not"], condition: JsonValue) -> Filter:
+    """A filter, checked or not, that keeps one more condition, and is no deeper than it was.
+
+    The condition comes last, so that a message about the others counts them as their author does.
+
+    >>> joined({"must_not": {"is_null": {"key": "x"}}}, "must_not", {"has_id": ["7"]})
+    {'must_not': [{'is_null': {'key': 'x'}}, {'has_id': ['7']}]}
+    """
+    there = (filter or {}).get(clause)
+    conditions = there if isinstance(there, list) else [] if there is None else [there]
+    return {**(filter or {}), clause: [*conditions, condition]}
+
+
 def _size(condition: "Condition") -> int:
     """How many conditions, and values of them, an engine has to look at."""
     match condition:

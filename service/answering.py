@@ -7,16 +7,18 @@ import asyncio
 import reprlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
+from indexer.filters import joined
 from indexer.grouping import Wanted
 from indexer.store import FacetCount, Filter
 from model.encoder import Encoding
 from service.caller import Caller
 from service.cursors import Cursor, CursorExpired, Cursors, InvalidCursor, digest
 from service.desk import Desk
-from service.likeness import likeness, others
+from service.likeness import likeness
 from service.metrics import Metrics
 from service.paging import Page, first_page, page
 from service.problems import BadRequest, WrongArtifact
@@ -75,14 +77,9 @@ class Answering:
         self._check_options(body)
         async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "query", body.query)
-
-            async def make() -> SearchResponse:
-                encoded = await desk.encode_query(body.query, caller.tenant)
-                took = {"queue": encoded.queued, "encode": encoded.encoded}
-                asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
-                return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
-
-            answer = self._counted(desk, await desk.answer("query", body, make))
+            answer = self._counted(
+                desk, await desk.answer("query", body, partial(self._search, desk, body, caller, at))
+            )
         return _told(caller, answer)
 
     async def similar(
@@ -98,14 +95,8 @@ class Answering:
         self._check_options(body)
         async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "document", document_id)
-
-            async def make() -> SearchResponse:
-                began = perf_counter()
-                text, encoding = await desk.run(likeness, desk.searcher, document_id, caller.sees)
-                asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
-                return await self._answer(desk, body, asked, _wanted(body, others(body.filter, document_id)), at)
-
-            what = f"like {document_id!r} for {caller.tenant}"
+            what = f"like {document_id!r} for {caller.tenant}"  # a filter does not say who may see the document itself
+            make = partial(self._similar, desk, document_id, body, caller, at)
             answer = self._counted(desk, await desk.answer(what, body, make))
         return _told(caller, answer)
 
@@ -118,6 +109,23 @@ class Answering:
         error that says so.
         """
         return list(await asyncio.gather(*(self._outcome(body, caller, deadline) for body in bodies)))
+
+    async def _search(self, desk: Desk, body: SearchRequest, caller: Caller, at: Cursor) -> SearchResponse:
+        """Worked out, without a deadline: who waits has one, and the last to leave ends it."""
+        encoded = await desk.encode_query(body.query, caller.tenant)
+        took = {"queue": encoded.queued, "encode": encoded.encoded}
+        asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
+        return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
+
+    async def _similar(
+        self, desk: Desk, document_id: str, body: SearchOptions, caller: Caller, at: Cursor
+    ) -> SearchResponse:
+        """As `_search`."""
+        began = perf_counter()
+        text, encoding = await desk.run(likeness, desk.searcher, document_id, caller.sees)
+        asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
+        others = joined(body.filter, "must_not", {"key": "doc_id", "match": {"value": document_id}})
+        return await self._answer(desk, body, asked, _wanted(body, others), at)
 
     async def _outcome(
         self, body: SearchRequest | Exception, caller: Caller, deadline: float
@@ -211,10 +219,11 @@ def _work(
 
 
 def _told(caller: Caller, answer: SearchResponse) -> SearchResponse:
-    """The answer without what counts everybody's documents, for one who may not see them."""
-    if caller.tenant:
-        answer.meta.index.documents = None
-    return answer
+    """The answer without what counts everybody's documents, for one who may not see them; others may share it."""
+    if not caller.tenant:
+        return answer
+    index = answer.meta.index.model_copy(update={"documents": None})
+    return answer.model_copy(update={"meta": answer.meta.model_copy(update={"index": index})})
 
 
 def _wanted(body: SearchOptions, filter: Filter | None) -> Wanted:

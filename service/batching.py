@@ -33,6 +33,10 @@ SHORT = 512
 """Characters that are tokenized on the event loop, half a millisecond at most; for more a thread is worth its price."""
 
 
+AT_ONCE = 32
+"""Texts of one caller that wait together: enough to fill a batch, too few to fill the queue."""
+
+
 class BatcherClosed(Exception):
     """The batcher takes no more texts: the service is shutting down."""
 
@@ -140,6 +144,30 @@ class MicroBatcher:
             tokenized = await self._tokenized(text, role)
             self._check_open()
             return await self._outcome(_Waiting(text, role, tokenized, deadline, since))
+
+    async def encode_all(
+        self, texts: Sequence[str], *, role: Role, deadline: float | None = None
+    ) -> list[Encoded | QueryRefused | NoWords]:
+        """What became of each text of one caller, in order: its encoding, or why it has no vector.
+
+        They wait for the encoder `AT_ONCE` at a time, so that one long list does not fill the queue. The first other
+        error, as of `encode`, is raised, and what still waits is dropped.
+        """
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(text: str) -> Encoded | QueryRefused | NoWords:
+            async with room:
+                try:
+                    return await self.encode(text, role=role, deadline=deadline)
+                except (QueryRefused, NoWords) as refusal:
+                    return refusal
+
+        tasks = [asyncio.create_task(one(text)) for text in texts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def close(self) -> None:
         """Refuse new texts, answer those that wait, and end the thread."""

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from indexer.filters import joined
 from indexer.store import Build, Filter
 
 Scope = Literal["search", "write", "admin"]
@@ -37,16 +38,12 @@ class Tenant(BaseModel):
     def confine(self, filter: Filter | None) -> Filter:
         """A filter that finds what `filter` finds among the tenant's documents.
 
-        The condition joins those of the outermost `must`, all of which hold whatever else the filter says. It comes
-        last, so that a message about the caller's own conditions counts them as the caller does.
+        The condition joins those of the outermost `must`, all of which hold whatever else the filter says.
 
         >>> Tenant(field="metadata.team", value="red").confine({"should": []})
         {'should': [], 'must': [{'key': 'metadata.team', 'match': {'value': 'red'}}]}
         """
-        asked = filter or {}
-        must = asked.get("must")
-        conditions = must if isinstance(must, list) else [] if must is None else [must]
-        return {**asked, "must": [*conditions, {"key": self.field, "match": {"value": self.value}}]}
+        return joined(filter, "must", {"key": self.field, "match": {"value": self.value}})
 
     def sees(self, metadata: Mapping[str, JsonValue]) -> bool:
         """Whether a search of the tenant could find a document: several tenants may stand in a list.

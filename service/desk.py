@@ -90,7 +90,7 @@ class Desk:
     async def answer(
         self, what: str, body: SearchOptions, make: Callable[[], Awaitable[SearchResponse]]
     ) -> SearchResponse:
-        """The answer to a request: a remembered one, or that of `make`. It is the caller's own to change.
+        """The answer to a request: a remembered one, or that of `make`, which others may share.
 
         Args:
             what: What is searched for.
@@ -104,7 +104,7 @@ class Desk:
         request = body.model_dump_json(by_alias=True, exclude={"timeout_ms", "fingerprint", "index"})
         key = (self._serial, self.build.journal, what, request)
         if (stored := self._cache.get("answers", key)) is None:
-            return (await self._flights.join(key, partial(self._make, key, make))).model_copy(deep=True)
+            return await self._flights.join(key, partial(self._make, key, make))
         answer = SearchResponse.model_validate_json(stored)
         answer.meta.took_ms = {"cache": round(1000 * (perf_counter() - began), 3)}
         return answer

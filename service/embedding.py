@@ -15,17 +15,13 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from model.artifact import Manifest
-from model.encoder import Encoding, NoWords
-from service.batching import Role
+from model.encoder import Encoding
+from service.batching import Encoded, Role
 from service.desk import Desk
 from service.metrics import Metrics
 from service.problems import BadRequest, ModelNotFound
-from service.searcher import QueryRefused
 from service.serving import Serving
 from service.settings import Settings
-
-AT_ONCE = 32
-"""Texts of one request that wait for the encoder together: enough to fill a batch, too few to fill the queue."""
 
 SHOWN = 80
 """Characters of a model's name that an error message repeats."""
@@ -165,26 +161,17 @@ def normalized(vector: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 async def _encode_all(desk: Desk, wanted: Wanted, role: Role, deadline: float) -> list[Encoding]:
-    room = asyncio.Semaphore(AT_ONCE)
-
-    async def one(position: int, text: str) -> Encoding:
-        async with room:
-            try:
-                encoding = (await desk.batcher.encode(text, role=role, deadline=deadline)).encoding
-            except (QueryRefused, NoWords) as error:
-                raise BadRequest(f"{wanted.field}.{position}", "no word in it that the model can weigh") from error
+    encodings = []
+    for position, outcome in enumerate(await desk.batcher.encode_all(wanted.texts, role=role, deadline=deadline)):
+        if not isinstance(outcome, Encoded):
+            raise BadRequest(f"{wanted.field}.{position}", "no word in it that the model can weigh") from outcome
+        encoding = outcome.encoding
         if encoding.truncated and not wanted.truncate:
             most = window(role, desk.searcher.encoder.artifact.manifest)
             reason = f"{encoding.tokens} tokens, and the model reads {most} of a {role}"
             raise BadRequest(f"{wanted.field}.{position}", f"{reason}; cut it, or set `truncate` to have it cut")
-        return encoding
-
-    tasks = [asyncio.create_task(one(position, text)) for position, text in enumerate(wanted.texts)]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+        encodings.append(encoding)
+    return encodings
 
 
 def _check_dimensions(wanted: Wanted, manifest: Manifest) -> None:

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
-from model.encoder import Encoding, NoWords
+from model.encoder import Encoding
 from service.answering import check_artifact
 from service.batching import Encoded
 from service.explain_schemas import EncodeRequest, EncodeResponse, EncodingOut, SparseOut
 from service.explaining import check_text
 from service.problems import BadRequest
 from service.schemas import ModelOut
-from service.searcher import QueryRefused
 from service.serving import Serving
 from service.settings import Settings
 
@@ -28,8 +27,7 @@ async def encode(body: EncodeRequest, serving: Serving, settings: Settings, *, d
         check_text(f"texts.{position}", text, settings)
     async with asyncio.timeout_at(deadline), serving.desk(body.index or settings.index) as desk:
         check_artifact(body.fingerprint, desk)
-        waiting = (desk.batcher.encode(text, role=body.role, deadline=deadline) for text in body.texts)
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        outcomes = await desk.batcher.encode_all(body.texts, role=body.role, deadline=deadline)
         vocabulary = desk.searcher.encoder.vocabulary
         encoded = [_checked(position, outcome) for position, outcome in enumerate(outcomes)]
         manifest = desk.searcher.encoder.artifact.manifest
@@ -42,11 +40,9 @@ async def encode(body: EncodeRequest, serving: Serving, settings: Settings, *, d
         )
 
 
-def _checked(position: int, outcome: Encoded | BaseException) -> Encoded:
-    if isinstance(outcome, QueryRefused | NoWords):
+def _checked(position: int, outcome: Encoded | Exception) -> Encoded:
+    if not isinstance(outcome, Encoded):
         raise BadRequest(f"texts.{position}", "no word in it that the model can weigh; say more") from outcome
-    if isinstance(outcome, BaseException):
-        raise outcome
     return outcome
 
 

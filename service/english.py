@@ -5,6 +5,8 @@ question a weight that no reader wants to see marked. The cost of so few rules: 
 missed, and a rare pair such as `cars` and `cared` is taken for one word.
 """
 
+from functools import lru_cache
+
 FUNCTION_WORDS = frozenset(
     """
     a about all also am an and any are as at be been being but by can could d did do does doing for from had has
@@ -22,7 +24,8 @@ SHORTEST = 3
 """Letters of the shortest base form: `bed` is not a form of `b`."""
 
 
-def base_forms(word: str) -> set[str]:
+@lru_cache(2**15)
+def base_forms(word: str) -> frozenset[str]:
     """The words that a word may be a form of by the regular rules, itself among them.
 
     Args:
@@ -44,4 +47,4 @@ def base_forms(word: str) -> set[str]:
             forms += [stem, f"{stem}e"]
             if len(stem) > 1 and stem[-1] == stem[-2]:
                 forms.append(stem[:-1])
-    return {word, *(form for form in forms if len(form) >= SHORTEST)}
+    return frozenset({word, *(form for form in forms if len(form) >= SHORTEST)})

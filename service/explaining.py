@@ -11,7 +11,6 @@ from indexer.chunking import Chunker
 from indexer.documents import Document
 from indexer.points import make_points
 from indexer.store import Point
-from model.encoder import NoWords
 from service.answering import check_artifact, check_limit, check_query
 from service.batching import Encoded
 from service.caller import Caller
@@ -97,11 +96,7 @@ async def _encoded(desk: Desk, document: Document, deadline: float) -> list[Poin
     chunker = await desk.run(Chunker, desk.searcher.encoder, desk.build.chunking)
     [passages] = await desk.run(chunker.split, [document])
     texts = [chunker.passage_text(document, passage) for passage in passages]
-    encodings = (desk.batcher.encode(text, role="document", deadline=deadline) for text in texts)
-    outcomes = await asyncio.gather(*encodings, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, NoWords):
-            raise outcome
+    outcomes = await desk.batcher.encode_all(texts, role="document", deadline=deadline)
     pairs = [
         (passage, outcome) for passage, outcome in zip(passages, outcomes, strict=True) if isinstance(outcome, Encoded)
     ]

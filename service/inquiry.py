@@ -7,6 +7,7 @@ those; one that lets none through leaves the score as it is, and the answer says
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
+from indexer.filters import joined
 from indexer.grouping import Wanted, parent
 from indexer.live import Metadata
 from indexer.points import place, point_id
@@ -57,7 +58,7 @@ def explain_document(searcher: Searcher, inquiry: Inquiry, document_id: str) -> 
         StoreError: As `Store.search`.
     """
     vector, filter = inquiry.encoding.vector, inquiry.filter
-    point = searcher.document(document_id, vector, inquiry.sees)
+    point = best_passage(vector, searcher.passages(searcher.document(document_id, inquiry.sees), document_id))
     allowed = _allowed(searcher, point, document_id, filter) if filter else [point]
     if filter and allowed:
         point = best_passage(vector, allowed)
@@ -116,9 +117,7 @@ def _rank(answer: ExplainResponse, searcher: Searcher, inquiry: Inquiry, point: 
 def _allowed(searcher: Searcher, point: Point, document_id: str, filter: Filter) -> list[Point]:
     """The passages of a document that a filter lets through."""
     ids = [point_id(document_id, number) for number in range(place(point).of)]
-    must = filter.get("must")
-    conditions = must if isinstance(must, list) else [must] if must is not None else []
-    return list(searcher.store.scroll(filter={**filter, "must": [*conditions, {"has_id": list(ids)}]}))
+    return list(searcher.store.scroll(filter=joined(filter, "must", {"has_id": list(ids)})))
 
 
 def _meta(searcher: Searcher, encoding: Encoding) -> ExplainMeta:

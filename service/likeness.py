@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import JsonValue
 
-from indexer.live import Metadata, metadata_of
-from indexer.points import passage_text, place, point_id
-from indexer.store import Filter
+from indexer.live import Metadata
+from indexer.points import passage_text, place
 from model.encoder import Encoding
 from model.vector import FusedVector
-from service.searcher import DocumentNotFound, Searcher
+from service.searcher import Searcher
 
 MOST_PASSAGES = 64
 """Passages of a document that are read; of a longer one so many are taken at even distances."""
@@ -47,13 +45,9 @@ def likeness(
         DocumentNotFound: The index holds no such document.
         StoreError: As `Store.get`.
     """
-    store = searcher.store
-    passages = store.get([point_id(document_id)])
-    if not passages or not sees(metadata_of(passages[0])):
-        raise DocumentNotFound(f"index {searcher.build.index!r} holds no document {document_id!r}")
-    of = place(passages[0]).of
-    step = -(-of // MOST_PASSAGES)
-    passages += store.get([point_id(document_id, number) for number in range(step, of, step)])
+    first = searcher.document(document_id, sees)
+    step = -(-place(first).of // MOST_PASSAGES)
+    passages = searcher.passages(first, document_id, step=step)
     text = "\n".join(passage_text(passage, searcher.build.chunking) for passage in passages)
     vector = mean_vector([passage.vector for passage in passages], searcher.encoder.artifact.manifest.k_query)
     return Likeness(text, Encoding(vector, len(searcher.encoder.token_ids(text)), step > 1))
@@ -74,14 +68,3 @@ def mean_vector(vectors: Sequence[FusedVector], k: int) -> FusedVector:
     kept = np.sort(np.argsort(-values, kind="stable")[:k])
     cls = np.stack([vector.cls for vector in vectors]).mean(axis=0, dtype=np.float64)
     return FusedVector(np.asarray(cls, np.float32), indices[kept], values[kept].astype(np.float32))
-
-
-def others(filter: Filter | None, document_id: str) -> Filter:
-    """A filter that also keeps one document out, no deeper than it was.
-
-    >>> others({"must_not": {"is_null": {"key": "x"}}}, "7")["must_not"]
-    [{'is_null': {'key': 'x'}}, {'key': 'doc_id', 'match': {'value': '7'}}]
-    """
-    itself: JsonValue = {"key": "doc_id", "match": {"value": document_id}}
-    out = (filter or {}).get("must_not") or []
-    return {**(filter or {}), "must_not": [*(out if isinstance(out, list) else [out]), itself]}

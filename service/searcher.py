@@ -128,25 +128,25 @@ class Searcher:
         """As `grouped_hits`, at the depth of the settings unless another is given."""
         return grouped_hits(self.store, query, wanted, limit=limit, depth=depth or self._depth, most=most)
 
-    def document(
-        self, document_id: str, query: FusedVector, sees: Callable[[Metadata], bool] = lambda metadata: True
-    ) -> Point:
-        """The passage of a document that matches a query best, by the fused score.
+    def document(self, document_id: str, sees: Callable[[Metadata], bool] = lambda metadata: True) -> Point:
+        """The first passage of a document.
 
         Args:
             document_id: As its source gave it.
-            query: The encoded query.
             sees: Asked about its metadata: what may not be seen is not there.
 
         Raises:
             DocumentNotFound: The index holds no such document.
         """
-        passages = self.store.get([point_id(document_id)])
-        if not passages or not sees(metadata_of(passages[0])):
+        found = self.store.get([point_id(document_id)])
+        if not found or not sees(metadata_of(found[0])):
             raise DocumentNotFound(f"index {self.build.index!r} holds no document {document_id!r}")
-        rest = range(1, place(passages[0]).of)
-        passages += self.store.get([point_id(document_id, number) for number in rest]) if rest else []
-        return best_passage(query, passages)
+        return found[0]
+
+    def passages(self, first: Point, document_id: str, *, step: int = 1) -> list[Point]:
+        """The passages of a document from its first on, every `step`-th of them."""
+        rest = [point_id(document_id, number) for number in range(step, place(first).of, step)]
+        return [first, *self.store.get(rest)] if rest else [first]
 
     def explain(self, query: Sequence[Word], vector: FusedVector, point: Point) -> Explanation:
         """Why a stored passage matches a query, whether a search found it or not.

@@ -3,8 +3,9 @@
 The functions are `async` though they wait for nothing: FastAPI runs others in a thread, which costs more than they do.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
@@ -58,48 +59,22 @@ def may_confined(scope: Scope) -> May:
     return May(scope, confined=True)
 
 
-async def _administration(request: Request) -> Administration:
-    administration: Administration = request.app.state.administration
-    return administration
+def _of_app(name: str) -> Callable[[Request], Awaitable[Any]]:
+    """A dependency: what the app keeps under this name."""
 
+    async def kept(request: Request) -> Any:
+        return getattr(request.app.state, name)
 
-async def _answering(request: Request) -> Answering:
-    answering: Answering = request.app.state.answering
-    return answering
-
-
-async def _explaining(request: Request) -> Explaining:
-    explaining: Explaining = request.app.state.explaining
-    return explaining
-
-
-async def _serving(request: Request) -> Serving:
-    serving: Serving = request.app.state.serving
-    return serving
-
-
-async def _metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.app.state.metrics
-    return metrics
-
-
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-async def _embedder(request: Request) -> Embedder:
-    embedder: Embedder = request.app.state.embedder
-    return embedder
+    return kept
 
 
 SearchCaller = Annotated[Caller, Depends(may_confined("search"))]
 WriteCaller = Annotated[Caller, Depends(may_confined("write"))]
 AdminCaller = Annotated[Caller, Depends(may("admin"))]
-AppEmbedder = Annotated[Embedder, Depends(_embedder)]
-AppAdministration = Annotated[Administration, Depends(_administration)]
-AppAnswering = Annotated[Answering, Depends(_answering)]
-AppExplaining = Annotated[Explaining, Depends(_explaining)]
-AppServing = Annotated[Serving, Depends(_serving)]
-AppMetrics = Annotated[Metrics, Depends(_metrics)]
-AppSettings = Annotated[Settings, Depends(_settings)]
+AppAdministration = Annotated[Administration, Depends(_of_app("administration"))]
+AppAnswering = Annotated[Answering, Depends(_of_app("answering"))]
+AppEmbedder = Annotated[Embedder, Depends(_of_app("embedder"))]
+AppExplaining = Annotated[Explaining, Depends(_of_app("explaining"))]
+AppMetrics = Annotated[Metrics, Depends(_of_app("metrics"))]
+AppServing = Annotated[Serving, Depends(_of_app("serving"))]
+AppSettings = Annotated[Settings, Depends(_of_app("settings"))]

@@ -140,7 +140,10 @@ def test_a_csv_without_an_end_is_read_in_constant_memory() -> None:
         tracemalloc.stop()
         return most
 
-    assert peak(20_000) < peak(1000) + 20_000
+    def least_peak(count: int) -> int:  # other threads of this process are traced too, and only add
+        return min(peak(count) for _ in range(3))
+
+    assert least_peak(20_000) < least_peak(1000) + 20_000
 
 
 def parquet(tmp_path: Path, **columns: Any) -> Path:

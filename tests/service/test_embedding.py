@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from model.encoder import Encoder
-from service.embedding import AT_ONCE
+from service.batching import AT_ONCE
 from tests.service.conftest import Serve
 
 pytestmark = pytest.mark.anyio
@@ -28,9 +28,13 @@ def fault(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return error
 
 
-async def test_a_long_list_leaves_room_in_the_queue(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/embeddings", {"model": "tiny", "input": ["file"] * 256}), ("/v1/encode", {"texts": ["file"] * 256})],
+)
+async def test_a_long_list_leaves_room_in_the_queue(serve: Serve, path: str, body: dict[str, Any]) -> None:
     async with serve(max_queue=AT_ONCE + 1) as client:
-        embedding = client.post("/v1/embeddings", json={"model": "tiny", "input": ["file"] * 256})
+        embedding = client.post(path, json=body)
         searching = client.post("/v1/search", json={"query": "file"})
         assert [answer.status_code for answer in await asyncio.gather(embedding, searching)] == [200, 200]
 

@@ -17,7 +17,7 @@ from indexer.points import place, point_id
 from model.artifact import BUNDLED, Artifact
 from model.encoder import Encoder
 from service.cli import app as command
-from service.searcher import Searcher
+from service.searcher import Searcher, best_passage
 from service.settings import Settings
 from tests.service.conftest import Serve
 
@@ -96,7 +96,7 @@ def test_the_passage_of_a_document_is_the_one_that_scores_best(data: Path) -> No
         searcher = Searcher(Encoder(Artifact.open(BUNDLED), threads=1), store)
         query = searcher.encode(ASKED).vector
         of_harbour = [point for point in store.scroll() if point.payload["doc_id"] == "harbour"]
-        best = searcher.document("harbour", query)
+        best = best_passage(query, searcher.passages(searcher.document("harbour"), "harbour"))
         assert query.score(best.vector) == max(
             (query.score(point.vector) for point in of_harbour), key=lambda parts: parts.score
         )
