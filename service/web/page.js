@@ -114,6 +114,7 @@ async function answer({ cursor } = {}) {
     const found = await ask(path(), { body: question({ limit: LIMIT, with: ["parts", "explain"], cursor }), signal });
     if (!current()) return;
     show(found, cursor);
+    results.removeAttribute("aria-busy"); // what is there can be read while its facets are counted
     await countFacets(signal);
   } catch (error) {
     if (current() && error.name !== "AbortError") fail(error, cursor);

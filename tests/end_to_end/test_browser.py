@@ -317,6 +317,18 @@ def test_a_narrow_screen_never_scrolls_sideways(open_page: Open, width: int) -> 
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_results_are_read_while_their_facets_are_counted(open_page: Open) -> None:
+    counting: list[Any] = []
+    hold = lambda route: counting.append(route) if "facets" in route.request.post_data else route.continue_()  # noqa: E731
+    page = open_page("/?q=compress+a+file", routes={"**/v1/search": hold})
+    results(page).first.wait_for()
+    page.wait_for_function("getComputedStyle(document.querySelector('#results')).opacity === '1'")
+    while not counting:
+        page.wait_for_timeout(10)
+    counting.pop().continue_()
+    page.get_by_role("link", name="book 8").wait_for()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_to_mend(open_page: Open, scheme: str) -> None:
     folder = find_spec("axe_playwright_python")
@@ -338,6 +350,7 @@ def test_axe_finds_nothing_to_mend(open_page: Open, scheme: str) -> None:
 
 
 def violations(page: Page, axe: str) -> list[str]:
+    page.wait_for_function("!document.querySelector('#results').hasAttribute('aria-busy')")
     page.evaluate(axe)
     found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
     return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
