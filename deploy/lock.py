@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "requirements"
 
 IMAGES = {
-    "serve": ("cpu",),
-    "index": ("cpu", "sources", "eval"),
-    "gpu": ("gpu", "sources", "eval"),
-    "train": ("cpu", "sources", "eval", "train"),
+    "serve": ("cpu", "tracing"),
+    "index": ("cpu", "tracing", "sources", "eval"),
+    "gpu": ("gpu", "tracing", "sources", "eval"),
+    "train": ("cpu", "tracing", "sources", "eval", "train"),
 }
 """The extras that each image holds. `build` is one more lock: what makes the project's wheel."""
 

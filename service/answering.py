@@ -27,6 +27,7 @@ from service.schemas import FacetOut, ResultOut, SearchOptions, SearchRequest, S
 from service.searcher import Searcher
 from service.serving import Serving
 from service.settings import Settings
+from service.spans import traced
 
 Options = TypeVar("Options", bound=SearchOptions)
 
@@ -230,6 +231,7 @@ def _wanted(body: SearchOptions, filter: Filter | None) -> Wanted:
     return Wanted(body.mode, filter, body.group_by, body.min_score)
 
 
+@traced("facets")
 def _facets(searcher: Searcher, body: SearchOptions) -> dict[str, list[FacetOut]]:
     def counted(field: str) -> list[FacetCount]:
         return searcher.store.facets(field, body.filter, limit=body.facet_limit)

@@ -1,10 +1,11 @@
 """The app factory: everything a request needs is made in the lifespan and lives on `app.state`, nothing at import."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -26,7 +27,10 @@ from service.problems import REQUEST_ID
 from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
 from service.serving import Serving
-from service.settings import Settings
+from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 DESCRIPTION = "Search with one model that gives a dense and a lexical vector in one pass, and one exact score."
 
@@ -46,10 +50,10 @@ def create_app(
 
     Raises:
         KeysError: The key file is damaged.
-        SettingsError: Others could reach the service, and there are no keys.
+        SettingsError: Others could reach the service, and there are no keys; or traces cannot be made as wanted.
     """
 
-    metrics, ring = Metrics(), open_keyring(settings)
+    metrics, ring, tracing = Metrics(), open_keyring(settings), _tracing(settings)
     metrics.watch_disk(settings.data)
 
     def count(line: Mapping[str, Any]) -> None:
@@ -76,6 +80,8 @@ def create_app(
         finally:
             await app.state.administration.close()
             await serving.close()
+            if tracing:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="dupmae-search",
@@ -87,6 +93,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics, app.state.settings, app.state.draining = metrics, settings, False
+    app.state.tracing = tracing
     _wrap(app, settings, ring, count)
     problems.install(app)
     modules = (search, batch, explain, similar, documents, builds, openai, tei, health, page)
@@ -108,11 +115,24 @@ def _wrap(app: FastAPI, settings: Settings, ring: KeyRing, observe: Callable[[Ma
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID, "traceparent", "tracestate"],
             expose_headers=[REQUEST_ID, "Retry-After", "WWW-Authenticate"],
         )
     app.add_middleware(HeaderRules)
+    if app.state.tracing:
+        app.add_middleware(app.state.tracing.layer)
     app.add_middleware(RequestLog, observe=observe)
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    """What traces requests, imported only where it is wanted."""
+    if not settings.tracing:
+        return None
+    try:
+        from service.tracing import open_tracing
+    except ModuleNotFoundError as error:
+        raise SettingsError("DUPMAE_TRACING needs OpenTelemetry; `pip install 'dupmae-search[tracing]'`") from error
+    return open_tracing()
 
 
 def _cursor_secret(settings: Settings) -> bytes:

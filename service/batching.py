@@ -23,6 +23,7 @@ from typing import Literal, Self
 from model.encoder import Encoding, EncodingError, NoWords, Tokenized
 from service.queueing import DrainRate
 from service.searcher import QueryRefused
+from service.spans import Facts, span
 
 Role = Literal["query", "document"]
 
@@ -60,6 +61,16 @@ class Encoded:
     queued: float
     encoded: float
     batch: int
+
+    @property
+    def facts(self) -> Facts:
+        """What a trace says of it; `batch_size` is 0 for a vector that was remembered."""
+        return {
+            "tokens": self.encoding.tokens,
+            "batch_size": self.batch,
+            "queued_ms": round(1000 * self.queued, 3),
+            "encoded_ms": round(1000 * self.encoded, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +173,13 @@ class MicroBatcher:
                 except (QueryRefused, NoWords) as refusal:
                     return refusal
 
-        tasks = [asyncio.create_task(one(text)) for text in texts]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        with span("encode", role=role, texts=len(texts)):
+            tasks = [asyncio.create_task(one(text)) for text in texts]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     async def close(self) -> None:
         """Refuse new texts, answer those that wait, and end the thread."""

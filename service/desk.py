@@ -22,6 +22,7 @@ from service.cache import Cache, Flights
 from service.pool import Pool
 from service.schemas import SearchOptions, SearchResponse
 from service.searcher import Searcher
+from service.spans import span
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,12 +81,10 @@ class Desk:
             text: The query.
             tenant: Who asks: what one tenant asked is remembered for that tenant, or its time would tell the others.
         """
-        if not self._cache.is_on:
-            return await self.batcher.encode(text)
-        key = (self.searcher.encoder.fingerprint, tenant, text)
-        if (encoding := self._cache.get("vectors", key)) is not None:
-            return Encoded(encoding, 0.0, 0.0, 0)
-        return await self._flights.join(key, partial(self._encode, key))
+        with span("encode", role="query") as facts:
+            encoded = await self._encoded(text, tenant)
+            facts |= encoded.facts
+        return encoded
 
     async def answer(
         self, what: str, body: SearchOptions, make: Callable[[], Awaitable[SearchResponse]]
@@ -98,15 +97,9 @@ class Desk:
                 give up is part of the key, a filter that was forced upon the request included.
             make: Works it out, holding the desk by itself.
         """
-        if not (self._cache.is_on and self.searcher.store.exclusive):
-            return await make()
-        began = perf_counter()
-        request = body.model_dump_json(by_alias=True, exclude={"timeout_ms", "fingerprint", "index"})
-        key = (self._serial, self.build.journal, what, request)
-        if (stored := self._cache.get("answers", key)) is None:
-            return await self._flights.join(key, partial(self._make, key, make))
-        answer = SearchResponse.model_validate_json(stored)
-        answer.meta.took_ms = {"cache": round(1000 * (perf_counter() - began), 3)}
+        with span("search", mode=body.mode) as facts:
+            answer = await self._remembered(what, body, make)
+            facts["remembered"] = "cache" in answer.meta.took_ms
         return answer
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -130,12 +123,34 @@ class Desk:
         """End the threads, which nobody uses any more."""
         self._pool.close()
 
+    async def _encoded(self, text: str, tenant: object) -> Encoded:
+        if not self._cache.is_on:
+            return await self.batcher.encode(text)
+        key = (self.searcher.encoder.fingerprint, tenant, text)
+        if (encoding := self._cache.get("vectors", key)) is not None:
+            return Encoded(encoding, 0.0, 0.0, 0)
+        return await self._flights.join(key, partial(self._encode, key))
+
     async def _encode(self, key: tuple[str, object, str]) -> Encoded:
         encoded = await self.batcher.encode(key[-1])
         vector = encoded.encoding.vector
         arrays = vector.cls.nbytes + vector.ot_indices.nbytes + vector.ot_values.nbytes
         self._cache.put("vectors", key, encoded.encoding, size=arrays + len(key[-1].encode()))
         return encoded
+
+    async def _remembered(
+        self, what: str, body: SearchOptions, make: Callable[[], Awaitable[SearchResponse]]
+    ) -> SearchResponse:
+        if not (self._cache.is_on and self.searcher.store.exclusive):
+            return await make()
+        began = perf_counter()
+        request = body.model_dump_json(by_alias=True, exclude={"timeout_ms", "fingerprint", "index"})
+        key = (self._serial, self.build.journal, what, request)
+        if (stored := self._cache.get("answers", key)) is None:
+            return await self._flights.join(key, partial(self._make, key, make))
+        answer = SearchResponse.model_validate_json(stored)
+        answer.meta.took_ms = {"cache": round(1000 * (perf_counter() - began), 3)}
+        return answer
 
     async def _make(
         self, key: tuple[int, int, str, str], make: Callable[[], Awaitable[SearchResponse]]

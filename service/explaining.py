@@ -21,6 +21,7 @@ from service.problems import BadRequest
 from service.searcher import best_passage
 from service.serving import Serving
 from service.settings import Settings
+from service.spans import span
 
 FOR_THE_RANK = 0.9
 """Of the time that is left."""
@@ -51,7 +52,9 @@ class Explaining:
         index = caller.index(body.index or self._settings.index)
         async with asyncio.timeout_at(deadline), self._serving.desk(index) as desk:
             check_artifact(body.fingerprint, desk)
-            encoded = await desk.batcher.encode(body.query, deadline=deadline)
+            with span("encode", role="query") as facts:
+                encoded = await desk.batcher.encode(body.query, deadline=deadline)
+                facts |= encoded.facts
             if not body.rank:
                 return await _explain(desk, body, caller, encoded, deadline)
             async with self._ranking:
@@ -79,12 +82,13 @@ async def _explain(
         may_go_on=lambda: monotonic() < until,
     )
     began = perf_counter()
-    if body.id is not None:
-        answer = await desk.run(explain_document, desk.searcher, inquiry, body.id)
-    else:
-        points = await _encoded(desk, Document("", text=body.text or ""), deadline)
-        best = best_passage(inquiry.encoding.vector, points)
-        answer = await desk.run(explain_point, desk.searcher, inquiry, best)
+    with span("explain", rank=body.rank):
+        if body.id is not None:
+            answer = await desk.run(explain_document, desk.searcher, inquiry, body.id)
+        else:
+            points = await _encoded(desk, Document("", text=body.text or ""), deadline)
+            best = best_passage(inquiry.encoding.vector, points)
+            answer = await desk.run(explain_point, desk.searcher, inquiry, best)
     if body.filter is None:
         answer.matches_filter = None  # nothing is said of the condition that is the caller's tenant
     answer.meta.index.documents = None if caller.tenant else desk.build.documents

@@ -14,6 +14,7 @@ from indexer.points import passage_text, place
 from model.encoder import Encoding
 from model.vector import FusedVector
 from service.searcher import Searcher
+from service.spans import traced
 
 MOST_PASSAGES = 64
 """Passages of a document that are read; of a longer one so many are taken at even distances."""
@@ -31,6 +32,7 @@ class Likeness(NamedTuple):
     encoding: Encoding
 
 
+@traced("look_up")
 def likeness(
     searcher: Searcher, document_id: str, sees: Callable[[Metadata], bool] = lambda metadata: True
 ) -> Likeness:

@@ -11,6 +11,7 @@ from indexer.store import Hit
 from model.vector import FusedVector
 from service.cursors import Cursor, CursorExpired, digest
 from service.searcher import Searcher
+from service.spans import span
 
 
 class Page(NamedTuple):
@@ -43,7 +44,9 @@ def page(searcher: Searcher, query: FusedVector, wanted: Wanted, at: Cursor, lim
         StoreError: As `Store.search`.
     """
     most = at.depth if at.offset else None
-    found = searcher.retrieve(query, wanted, limit=at.offset + limit, depth=at.depth, most=most)
+    with span("retrieve", mode=wanted.mode, depth=at.depth) as facts:
+        found = searcher.retrieve(query, wanted, limit=at.offset + limit, depth=at.depth, most=most)
+        facts |= {"depth": found.depth, "hits": len(found.hits)}
     if _shown(found.hits[: at.offset], wanted) != at.shown:
         raise CursorExpired(
             f"the first {at.offset} results are no longer those that were shown: documents were written or deleted "

@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
@@ -48,7 +49,7 @@ class Pool:
             await self._free.acquire()
         finally:
             self.depth -= 1
-        running = self._executor.submit(call)
+        running = self._executor.submit(copy_context().run, call)
         loop = asyncio.get_running_loop()
         ended = partial(self._ended, perf_counter())
         running.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))

@@ -22,8 +22,10 @@ from service.schemas import (
 )
 from service.searcher import Searcher
 from service.snippet import snippet
+from service.spans import traced
 
 
+@traced("render")
 def render(
     searcher: Searcher, query: str, encoding: Encoding, hits: Sequence[Hit], *, with_: Collection[With]
 ) -> list[ResultOut]:

@@ -86,6 +86,9 @@ class Settings(IndexSettings):
     writable: bool = Field(
         False, description="Take live writes; with the embedded engine no other process can open the index then."
     )
+    tracing: bool = Field(
+        False, description="Trace requests by OpenTelemetry, as OTEL_* variables say; needs the extra `tracing`."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
     log_queries: bool = Field(False, description="Write the text of each query to the request log.")
 

@@ -18,6 +18,7 @@ from service.routes.reply import problems, require_json
 from service.routes.state import AppMetrics, AppServing, AppSettings, SearchCaller, WriteCaller
 from service.schemas import DocumentIn, DocumentOut, WrittenOut
 from service.searcher import DocumentNotFound
+from service.spans import traced
 
 PATH = "/v1/documents/{id:path}"
 
@@ -78,6 +79,7 @@ async def put_document(
     """Keeps it durably, and answers when it can be found: 201 for a new one, 200 for one that it replaces."""
     document = Document(id, body.title, body.text, body.url, _stamped(caller, body))
 
+    @traced("write")
     def put(live: LiveBuild) -> Written:
         caller.check_build(live.build)
         return live.put(document, caller.owns)
@@ -108,6 +110,7 @@ async def delete_document(
 ) -> WrittenOut:
     """Removes every passage of it, durably."""
 
+    @traced("write")
     def delete(live: LiveBuild) -> Written:
         caller.check_build(live.build)
         try:
