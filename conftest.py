@@ -30,6 +30,10 @@ MISSING: dict[str, tuple[Callable[[], object], str]] = {
     "frameworks": (lambda: all(map(find_spec, FRAMEWORKS)), f"needs {' and '.join(FRAMEWORKS)}"),
     "compose": (lambda: os.environ.get("TEST_COMPOSE"), "needs root, podman and minutes; make test-compose"),
     "prometheus": (lambda: shutil.which("promtool"), "needs Prometheus; apt-get install prometheus"),
+    "alertmanager": (
+        lambda: shutil.which("alertmanager") or shutil.which("prometheus-alertmanager"),
+        "needs Alertmanager; apt-get install prometheus-alertmanager",
+    ),
     "browser": (lambda: any(map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "needs Chromium"),
 }
 

@@ -2,7 +2,7 @@
 
 `conftest.py` puts the group first in the reason of each skip. Only groups that a CI machine may lack are let through,
 `ray` and `frameworks`, which `.ci/run` installs and runs by itself, `compose`, which is a target of make, and
-`prometheus`, which apt-get installs.
+`prometheus` and `alertmanager`, which apt-get installs.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from xml.etree import ElementTree
 
-ALLOWED = {"gpu", "server", "data", "ray", "frameworks", "compose", "prometheus"} | (
+ALLOWED = {"gpu", "server", "data", "ray", "frameworks", "compose", "prometheus", "alertmanager"} | (
     set() if os.environ.get("CI") == "true" else {"browser"}
 )
 

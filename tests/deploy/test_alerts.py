@@ -15,6 +15,7 @@ from service.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"))
+ALERTMANAGER = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
 CASES = ROOT / "tests" / "deploy" / "rules" / "alerts.yml"
 
 
@@ -60,6 +61,20 @@ def test_the_configuration_is_valid_and_finds_the_rules() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [found for each in yaml.safe_load(path.read_text())["rule_files"] for found in path.parent.glob(each)]
+
+
+@pytest.mark.alertmanager
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "page"), ("ticket", "ticket")])
+def test_alertmanager_sends_each_severity_to_its_receiver(severity: str, receiver: str) -> None:
+    command = ["amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", f"severity={severity}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, receiver), done.stderr
+
+
+def test_an_alert_that_silences_another_exists_as_does_the_other() -> None:
+    matchers = re.findall(r"alertname = (\w+)", ALERTMANAGER.read_text())
+    assert matchers
+    assert set(matchers) <= set(ALERTS)
 
 
 @pytest.mark.prometheus

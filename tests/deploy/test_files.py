@@ -1,5 +1,6 @@
 """What can be said of the deployment's files without running them: they are valid, and they keep what docs promise."""
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.prometheus_rule import MANIFEST, RULES, manifest
 from service import settings
 from tests.deploy.stack import compose_program
 
@@ -20,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 EMBEDDED = ROOT / "deploy" / "compose.embedded.yml"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
+PROMETHEUS = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 KUBERNETES_VERSION = "1.34"
-CUSTOM = {"Kustomization", "Component", "ServiceMonitor"}
+CUSTOM = {"Kustomization", "Component", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
 """Kinds that Kubernetes itself does not define, so that it has no schema of them."""
 
 
@@ -54,6 +57,13 @@ def objects() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def identity(found: dict[str, Any]) -> str:
     return f"{found['kind']} {found['metadata']['name']}"
+
+
+def labels_of(found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Its own, and those of the pods that it makes."""
+    yield found.get("metadata", {}).get("labels", {})
+    spec = found.get("spec", {})
+    yield spec.get("jobTemplate", {}).get("spec", spec).get("template", {}).get("metadata", {}).get("labels", {})
 
 
 def pod(kind: str) -> dict[str, Any]:
@@ -155,6 +165,46 @@ def test_manifests_have_the_schema_of_kubernetes(found: dict[str, Any]) -> None:
 def test_the_kustomization_names_every_manifest() -> None:
     folder = {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml", "secret.example.yaml"}
     assert set(yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]) == folder
+
+
+def test_the_component_for_monitoring_names_every_manifest() -> None:
+    folder = {path.name for path in (KUBERNETES / "monitoring").glob("*.yaml")} - {"kustomization.yaml"}
+    component = yaml.safe_load((KUBERNETES / "monitoring" / "kustomization.yaml").read_text())
+    assert set(component["resources"]) == folder
+
+
+def test_the_alerts_of_kubernetes_are_those_of_prometheus() -> None:
+    assert MANIFEST.read_text() == manifest(), "run python -m deploy.prometheus_rule"
+    [rule] = [each for _, each in objects() if each["kind"] == "PrometheusRule"]
+    files = [yaml.safe_load(path.read_text())["groups"] for path in sorted(RULES.glob("*.yml"))]
+    assert rule["spec"]["groups"] == [group for groups in files for group in groups]
+
+
+@pytest.mark.prometheus
+def test_prometheus_takes_the_alerts_of_kubernetes(tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(yaml.safe_load(MANIFEST.read_text())["spec"]))
+    done = run("promtool", "check", "rules", tmp_path / "rules.yml", PATH=os.environ["PATH"])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "endpoints", "pods", "job"),
+    [
+        ("ServiceMonitor", "endpoints", "Deployment", "dupmae"),
+        ("PodMonitor", "podMetricsEndpoints", "CronJob", "dupmae-build"),
+    ],
+)
+def test_what_is_monitored_exists_and_is_called_as_the_rules_call_it(
+    kind: str, endpoints: str, pods: str, job: str
+) -> None:
+    [monitor] = [each for _, each in objects() if each["kind"] == kind]
+    [endpoint] = monitor["spec"][endpoints]
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    [container] = pod(pods)["containers"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": job}]
+    assert job in {each["job_name"] for each in yaml.safe_load(PROMETHEUS.read_text())["scrape_configs"]}
+    assert selected in [labels for _, each in objects() for labels in labels_of(each)]
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "CronJob"])

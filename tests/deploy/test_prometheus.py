@@ -1,68 +1,224 @@
-"""The real Prometheus reads a service that runs, and each query of its dashboard has an answer."""
+"""The real Prometheus and the real Alertmanager watch services and a build that run: each query of each dashboard has
+an answer, and an alert comes to whoever is to receive it, and its end too."""
 
 import json
-import socket
+import math
+import os
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from deploy.grafana.draw import FOLDER
+from deploy.local import alertmanager, free_address, prometheus
+from indexer.build import BuildOptions, build_index
+from indexer.catalog import keep_artifact, open_engine
+from model.artifact import Artifact
+from model.encoder import Encoder
 from service.app import create_app
 from service.searcher import open_searchers
 from service.settings import Settings
-from tests.service.conftest import data as data
+from tests.service.conftest import DOCUMENTS
 
-pytestmark = pytest.mark.prometheus
+pytestmark = [pytest.mark.prometheus, pytest.mark.alertmanager]
 
 LONGEST_WAIT_S = 60
 SEARCHES = [{"query": "king"}, {"query": "king"}, {"query": "sea", "mode": "ot"}, {"query": ""}]
+DASHBOARDS = sorted(FOLDER.glob("*.json"))
+
+WITHOUT_DATA: dict[str, str] = {}
+"""Queries that have no answer here, each with its reason: they ask a Qdrant server, or need a real incident."""
+
+Message = dict[str, Any]
+
+
+class Watched(NamedTuple):
+    """What is watched, and by whom.
+
+    Attributes:
+        prometheus: A client of its API.
+        messages: What Alertmanager has sent to each receiver.
+        empty: A client of one whose index nobody has built yet.
+        empty_instance: What Prometheus calls that one.
+        fill: Builds and publishes its index.
+    """
+
+    prometheus: httpx.Client
+    messages: dict[str, "SimpleQueue[Message]"]
+    empty: TestClient
+    empty_instance: str
+    fill: Callable[[], None]
 
 
 @contextmanager
-def prometheus(folder: Path, scraped: int) -> Iterator[httpx.Client]:
-    """A server that scrapes this port every half second, under the name that dashboards and alerts know."""
-    job = {"job_name": "dupmae", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]}
-    configuration = {"global": {"scrape_interval": "500ms"}, "scrape_configs": [job]}
-    (folder / "prometheus.yml").write_text(json.dumps(configuration))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
+def webhooks() -> Iterator[tuple[dict[str, str], dict[str, "SimpleQueue[Message]"]]]:
+    """The address of each receiver, and what was sent there."""
+    messages: dict[str, SimpleQueue[Message]] = {"page": SimpleQueue(), "ticket": SimpleQueue()}
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            messages[self.path[1:]].put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield {name: f"http://127.0.0.1:{server.server_port}/{name}" for name in messages}, messages
+        finally:
+            server.shutdown()
+
+
+def build(artifact: Artifact, encoder: Encoder, settings: Settings) -> None:
+    """Make the index of some settings, and publish it."""
+    keep_artifact(settings, artifact)
+    engine = open_engine(settings)
+    options = BuildOptions(index=settings.index, fields={"metadata.lang": "keyword"})
+    engine.publish(build_index(engine, encoder, DOCUMENTS, options))
+    engine.close()
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[tuple[TestClient, int]]:
+    """A service that runs: a client, and the port of its metrics."""
+    with TestClient(app := create_app(lambda: open_searchers(settings), settings)) as client:
+        server, _ = app.state.metrics.serve("127.0.0.1", 0)
+        try:
+            yield client, server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+@contextmanager
+def busy(client: TestClient) -> Iterator[None]:
+    """Callers who search and write all the time."""
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.wait(0.1):
+            for search in SEARCHES:
+                client.post("/v1/search", json=search)
+            client.put("/v1/documents/note", json={"text": "a note"})
+
+    calling = threading.Thread(target=call)
+    calling.start()
     try:
-        with httpx.Client(base_url=f"http://{address}/api/v1", timeout=10) as client:
-            yield client
+        yield
     finally:
-        process.terminate()
-        process.wait()
+        done.set()
+        calling.join()
+
+
+@contextmanager
+def building(data: Path, artifact: Artifact) -> Iterator[int]:
+    """`dupmae index build` of a source that does not end; the port of its metrics."""
+    port = int(free_address().partition(":")[2])
+    code = "from service.cli import main; main()"
+    command = [sys.executable, "-c", code, "index", "build", "-", "--index", "notes", "--metrics-port", str(port)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DUPMAE_")}
+    environment |= {"DUPMAE_DATA": str(data), "DUPMAE_ARTIFACT": str(artifact.path), "DUPMAE_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        for number in range(50):
+            process.stdin.write(json.dumps({"_id": str(number), "text": f"the note {number}"}).encode() + b"\n")
+        process.stdin.flush()
+        try:
+            yield port
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    def settings(name: str, index: str, **options: Any) -> Settings:
+        return Settings(data=tmp_path_factory.mktemp(name), index=index, threads=1, **options)
+
+    full, empty = settings("full", "default", writable=True), settings("empty", "letters")
+    build(tiny_artifact, tiny_encoder, full)
+    with ExitStack() as stack:
+        client, port = stack.enter_context(served(full))
+        empty_client, empty_port = stack.enter_context(served(empty))
+        build_port = stack.enter_context(building(full.data, tiny_artifact))
+        addresses, messages = stack.enter_context(webhooks())
+        manager = stack.enter_context(alertmanager(tmp_path_factory.mktemp("alertmanager"), addresses))
+        targets = {"dupmae": [port, empty_port], "dupmae-build": [build_port]}
+        folder = tmp_path_factory.mktemp("prometheus")
+        prometheus_client = stack.enter_context(prometheus(folder, targets, alertmanager=manager, holds_s=1))
+        stack.enter_context(busy(client))
+        yield Watched(
+            prometheus_client,
+            messages,
+            empty_client,
+            f"127.0.0.1:{empty_port}",
+            lambda: build(tiny_artifact, tiny_encoder, empty),
+        )
+
+
+def queries(dashboard: Path) -> set[str]:
+    panels = json.loads(dashboard.read_text())["panels"]
+    return {target["expr"] for panel in panels for target in panel.get("targets", [])}
 
 
 def has_data(client: httpx.Client, query: str) -> bool:
-    try:
-        answer = client.get("/query", params={"query": query}).json()
-    except httpx.TransportError:  # it starts
-        return False
-    return bool(answer.get("data", {}).get("result"))
+    asked = query.replace("$__rate_interval", "1m")
+    series = client.get("/query", params={"query": asked}).json()["data"]["result"]
+    return any(math.isfinite(float(each["value"][1])) for each in series)
 
 
-def test_each_query_of_the_service_dashboard_has_data(data: Path, tmp_path: Path) -> None:
-    settings = Settings(data=data, threads=1)
-    panels = json.loads((FOLDER / "service.json").read_text())["panels"]
-    missing = [target["expr"] for panel in panels for target in panel.get("targets", [])]
-    with TestClient(app := create_app(lambda: open_searchers(settings), settings)) as service:
-        server, _ = app.state.metrics.serve("127.0.0.1", 0)
-        with prometheus(tmp_path, server.server_port) as client:
-            until = time.monotonic() + LONGEST_WAIT_S
-            while missing and time.monotonic() < until:
-                for search in SEARCHES:
-                    service.post("/v1/search", json=search)
-                missing = [each for each in missing if not has_data(client, each.replace("$__rate_interval", "1m"))]
-        server.shutdown()
-        server.server_close()
+def message(messages: "SimpleQueue[Message]", status: str, alert: str) -> Message:
+    """The first message about an alert in this state."""
+    until = time.monotonic() + LONGEST_WAIT_S
+    while True:
+        told = messages.get(timeout=max(0.0, until - time.monotonic()))
+        if (told["status"], told["groupLabels"]["alertname"]) == (status, alert):
+            return told
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_each_query_of_a_dashboard_has_data(watched: Watched, dashboard: Path) -> None:
+    missing = queries(dashboard) - WITHOUT_DATA.keys()
+    until = time.monotonic() + LONGEST_WAIT_S
+    while missing and time.monotonic() < until:
+        missing = {query for query in missing if not has_data(watched.prometheus, query)}
     assert not missing
+
+
+def test_what_is_left_out_is_asked_by_a_dashboard() -> None:
+    assert set().union(*map(queries, DASHBOARDS)) >= WITHOUT_DATA.keys()
+
+
+def test_an_alert_is_delivered_with_its_severity_and_its_runbook_and_so_is_its_end(watched: Watched) -> None:
+    told = message(watched.messages["page"], "firing", "DupmaeNotReady")
+    assert told["receiver"] == "page"
+    [alert] = told["alerts"]
+    assert alert["labels"] == {
+        "alertname": "DupmaeNotReady",
+        "instance": watched.empty_instance,
+        "job": "dupmae",
+        "severity": "page",
+    }
+    assert alert["annotations"] == {
+        "summary": f"{watched.empty_instance} runs, and its default index cannot be searched",
+        "runbook": "docs/operations.md#dupmaenotready",
+    }
+    watched.fill()
+    assert watched.empty.get("/readyz").status_code == 200
+    told = message(watched.messages["page"], "resolved", "DupmaeNotReady")
+    assert [each["labels"] for each in told["alerts"]] == [alert["labels"]]
+    assert told["alerts"][0]["endsAt"] > alert["startsAt"]
