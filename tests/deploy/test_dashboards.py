@@ -1,6 +1,7 @@
 """Dashboards are what their code makes, and every query on them can be asked."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ import promql_parser
 import pytest
 import yaml
 
-from deploy.grafana.draw import FOLDER, dashboards
+from deploy.grafana.draw import DASHBOARDS, FOLDER, dashboards
+from deploy.grafana.pictures import FOLDER as PICTURES
 from tests.deploy.test_alerts import asked, exposed
 
 MADE = dashboards()
@@ -45,6 +47,14 @@ def test_no_two_panels_of_a_dashboard_have_one_number_or_one_title(name: str) ->
     for key in ("id", "title"):
         found = [panel[key] for panel in panels(MADE[name]) if key == "id" or panel["type"] != "row"]
         assert len(found) == len(set(found))
+
+
+def test_docs_show_each_dashboard_in_a_picture_that_is_small() -> None:
+    found = {path.stem: path.stat().st_size for path in PICTURES.glob("*.png")}
+    assert found.keys() == DASHBOARDS.keys(), "run python -m deploy.grafana.pictures"
+    assert max(found.values()) < 60_000
+    shown = set(re.findall(r"\]\(dashboards/(\w+)\.png\)", (PICTURES.parent / "operations.md").read_text()))
+    assert shown == DASHBOARDS.keys()
 
 
 def test_the_data_source_is_the_one_that_is_provisioned() -> None:

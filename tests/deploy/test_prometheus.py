@@ -19,7 +19,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from deploy.grafana.draw import FOLDER
+from deploy.grafana.draw import DASHBOARDS, FOLDER
+from deploy.grafana.pictures import Period, curves
 from deploy.local import alertmanager, free_address, prometheus
 from indexer.build import BuildOptions, build_index
 from indexer.catalog import keep_artifact, open_engine
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.prometheus, pytest.mark.alertmanager]
 
 LONGEST_WAIT_S = 60
 SEARCHES = [{"query": "king"}, {"query": "king"}, {"query": "sea", "mode": "ot"}, {"query": ""}]
-DASHBOARDS = sorted(FOLDER.glob("*.json"))
+FILES = sorted(FOLDER.glob("*.json"))
 
 WITHOUT_DATA: dict[str, str] = {}
 """Queries that have no answer here, each with its reason: they ask a Qdrant server, or need a real incident."""
@@ -190,17 +191,21 @@ def message(messages: "SimpleQueue[Message]", status: str, alert: str) -> Messag
             return told
 
 
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("dashboard", FILES, ids=lambda path: path.stem)
 def test_each_query_of_a_dashboard_has_data(watched: Watched, dashboard: Path) -> None:
     missing = queries(dashboard) - WITHOUT_DATA.keys()
     until = time.monotonic() + LONGEST_WAIT_S
     while missing and time.monotonic() < until:
         missing = {query for query in missing if not has_data(watched.prometheus, query)}
     assert not missing
+    now = time.time()
+    for graph in (graph for graphs in DASHBOARDS[dashboard.stem].values() for graph in graphs):
+        if not set(graph.queries.values()) <= WITHOUT_DATA.keys():
+            assert curves(watched.prometheus, graph, Period(now - 60, now)), graph.title
 
 
 def test_what_is_left_out_is_asked_by_a_dashboard() -> None:
-    assert set().union(*map(queries, DASHBOARDS)) >= WITHOUT_DATA.keys()
+    assert set().union(*map(queries, FILES)) >= WITHOUT_DATA.keys()
 
 
 def test_an_alert_is_delivered_with_its_severity_and_its_runbook_and_so_is_its_end(watched: Watched) -> None:
