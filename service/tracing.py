@@ -115,7 +115,7 @@ class Traced:
         with self._tracing.request(scope) as span:
             if (context := span.get_span_context()).is_valid:
                 scope["state"]["log"]["trace_id"] = format_trace_id(context.trace_id)
-            token = BEGIN.set(self._tracing.stage)
+            token = BEGIN.set(self._tracing.stage if span.is_recording() else None)
             try:
                 await self._app(scope, receive, send)
             finally:

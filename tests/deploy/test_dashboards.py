@@ -1,5 +1,6 @@
 """Dashboards are what their code makes, and every query on them can be asked."""
 
+import doctest
 import json
 import re
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ import promql_parser
 import pytest
 import yaml
 
+from deploy.grafana import pictures
 from deploy.grafana.draw import DASHBOARDS, FOLDER, dashboards
-from deploy.grafana.pictures import FOLDER as PICTURES
 from tests.deploy.test_alerts import asked, exposed
 
 MADE = dashboards()
@@ -50,11 +51,16 @@ def test_no_two_panels_of_a_dashboard_have_one_number_or_one_title(name: str) ->
 
 
 def test_docs_show_each_dashboard_in_a_picture_that_is_small() -> None:
-    found = {path.stem: path.stat().st_size for path in PICTURES.glob("*.png")}
+    found = {path.stem: path.stat().st_size for path in pictures.FOLDER.glob("*.png")}
     assert found.keys() == DASHBOARDS.keys(), "run python -m deploy.grafana.pictures"
     assert max(found.values()) < 60_000
-    shown = set(re.findall(r"\]\(dashboards/(\w+)\.png\)", (PICTURES.parent / "operations.md").read_text()))
+    shown = set(re.findall(r"\]\(dashboards/(\w+)\.png\)", (pictures.FOLDER.parent / "operations.md").read_text()))
     assert shown == DASHBOARDS.keys()
+
+
+def test_the_examples_in_the_code_that_draws_pictures_hold() -> None:
+    assert doctest.testmod(pictures).failed == 0
+    assert doctest.testmod(pictures).attempted
 
 
 def test_the_data_source_is_the_one_that_is_provisioned() -> None:
