@@ -5,9 +5,10 @@ them; its thread is one more, so that no caller finds one less; and nothing is r
 measure the memory of the first.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from indexer.store import Build
 from service.cache import Cache
 from service.desk import Desk
 from service.pool import Pool
@@ -19,10 +20,12 @@ class Aside:
 
     Args:
         serving: Whose builds they are.
+        leaving: Whether the app is about to end.
     """
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, leaving: Callable[[], bool]) -> None:
         self._serving = serving
+        self._leaving = leaving
         self._pool = Pool(1, 1)
         self._nothing = Cache(0, lambda kind, hit: None)
 
@@ -35,6 +38,16 @@ class Aside:
                 yield beside
             finally:
                 await beside.left()
+
+    async def build(self, index: str) -> Build:
+        """The facts of the build that answers now; errors as `Serving.desk`."""
+        async with self._serving.desk(index) as desk:
+            return desk.build
+
+    async def is_free(self, index: str) -> bool:
+        """Whether a search would be in nobody's way: none runs or waits, and the app stays; errors as `build`."""
+        async with self._serving.desk(index) as desk:
+            return not (desk.busy or self._leaving())
 
     def close(self) -> None:
         """End the thread."""

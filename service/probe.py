@@ -70,10 +70,11 @@ class Prober:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _probe(self, index: str) -> None:
-        aside = Aside(self._serving)
+        aside = Aside(self._serving, self._leaving)
         answering = Answering(aside, self._settings, Metrics(), self._cursors)
+        probe = Probe(index, aside, answering=answering, metrics=self._metrics, interval_s=self._settings.probe_s)
         try:
-            await Probe(index, self._serving, answering, self._metrics, self._settings.probe_s, self._leaving).run()
+            await probe.run()
         finally:
             aside.close()
 
@@ -83,28 +84,20 @@ class Probe:
 
     Args:
         index: Its name.
-        serving: Tells which build answers, and whether anybody is served.
-        answering: Asks it.
+        aside: Tells which build answers, and whether anybody is served.
+        answering: Asks it, from a desk of `aside`.
         metrics: Told what was measured.
         interval_s: Time over which a round is spread.
-        leaving: As for `Prober`.
     """
 
     def __init__(
-        self,
-        index: str,
-        serving: Serving,
-        answering: Answering,
-        metrics: ProbeMetrics,
-        interval_s: float,
-        leaving: Callable[[], bool],
+        self, index: str, aside: Aside, *, answering: Answering, metrics: ProbeMetrics, interval_s: float
     ) -> None:
         self._index = index
-        self._serving = serving
+        self._aside = aside
         self._answering = answering
         self._metrics = metrics
         self._interval_s = interval_s
-        self._leaving = leaving
         self._build_id = ""
         self._failure = ""
 
@@ -123,8 +116,7 @@ class Probe:
 
     async def _follow(self) -> Outcome | None:
         """Ask the build that answers now for one round; None when it keeps nothing to ask."""
-        async with self._serving.desk(self._index) as desk:
-            build = desk.build
+        build = await self._aside.build(self._index)
         if build.id != self._build_id:
             await self._meet(build)
         return await self._round(build, build.probe) if build.probe else None
@@ -163,15 +155,11 @@ class Probe:
         """Wait until nobody is served or waits to be; False when that does not come in the time of a whole round."""
         now = asyncio.get_running_loop().time
         until = now() + self._interval_s
-        while await self._busy():
+        while not await self._aside.is_free(self._index):
             if now() > until:
                 return False
             await asyncio.sleep(GIVE_WAY_S)
         return True
-
-    async def _busy(self) -> bool:
-        async with self._serving.desk(self._index) as desk:
-            return desk.busy or self._leaving()
 
     async def _ask(self, query: ProbeQuery) -> SearchResponse:
         asked = {"query": query.text, "index": self._index, "limit": TOP, "with": ["parts"]}

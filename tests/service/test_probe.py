@@ -214,7 +214,7 @@ async def test_its_search_takes_no_place_from_a_caller(original: Path) -> None:
     gate = threading.Event()
     few = {"probe_s": 0, "store_threads": 1, "max_queue": 1}
     async with serving(original, **few) as (client, app):
-        aside = Aside(app.state.serving)
+        aside = Aside(app.state.serving, lambda: False)
         async with aside.desk("default") as beside:
             probing = asyncio.create_task(beside.run(gate.wait, 60))
             await asyncio.sleep(0)
