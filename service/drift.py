@@ -32,7 +32,7 @@ class Drift:
             registry=registry,
         )
         self._unknown = Counter(
-            "dupmae_query_unknown_tokens", "Those that the vocabulary lacks.", ["index"], registry=registry
+            "dupmae_query_unknown_tokens", "Tokens of queries that the vocabulary lacks.", ["index"], registry=registry
         )
         self._terms = Histogram(
             "dupmae_query_terms",

@@ -9,6 +9,7 @@ import pytest
 
 from indexer.build import BuildInterrupted
 from indexer.catalog import go_live, keep_artifact, models_folder
+from indexer.commands.printing import facts
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.gate import Limits
@@ -96,6 +97,8 @@ def test_what_a_published_build_will_be_asked_is_what_the_gate_asks_with_the_sam
     own, judged = probe.own["ndcg_at_10"], done.judgement.candidate["nDCG@10"]
     assert own.mean == pytest.approx(judged.mean)
     assert 0 < own.low < own.mean < own.high
+    told = {"name": "known items", "queries": 60, "own": {name: each.model_dump() for name, each in probe.own.items()}}
+    assert facts(done.build, published=True)["probe"] == told
 
 
 def test_judged_queries_are_kept_when_a_build_is_published_again_without_them(

@@ -31,7 +31,11 @@ from model.artifact import Artifact
 from model.encoder import Encoder
 from service.app import create_app
 from service.aside import Aside
+from service.cursors import Cursors
+from service.metrics import Metrics
+from service.probe import Prober
 from service.searcher import open_searchers
+from service.serving import Serving
 from service.settings import Settings
 from tests.indexer.collection import random_documents
 from tests.service.qdrant_server import qdrant_server
@@ -232,6 +236,16 @@ async def test_it_asks_nothing_once_the_service_is_about_to_end(original: Path) 
         app.state.draining = True
         complete = (await until(client, rounds("busy")))["probe_rounds_total", "complete"]
         assert (await until(client, rounds("busy", 2)))["probe_rounds_total", "complete"] == complete
+
+
+async def test_an_index_that_opens_while_the_service_ends_is_not_probed(original: Path) -> None:
+    settings, metrics = Settings(data=original), Metrics()
+    serving = Serving(lambda: open_searchers(settings), settings, metrics, on_open=lambda build: None)
+    prober = Prober(serving, settings, metrics, Cursors(b"secret"), leaving=lambda: False)
+    await prober.close()
+    tasks = asyncio.all_tasks()
+    prober.begin("default")
+    assert asyncio.all_tasks() == tasks
 
 
 async def test_it_can_be_off(original: Path) -> None:
