@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,6 +30,7 @@ from indexer.release import ReleaseOptions, release
 from indexer.store import Build, Engine
 from model.artifact import Artifact
 from model.encoder import Encoder
+from model.vector import FusedVector
 from service.app import create_app
 from service.aside import Aside
 from service.cursors import Cursors
@@ -169,19 +171,39 @@ async def test_documents_that_are_deleted_live_make_it_fall_below_the_interval(c
     assert fallen["probe_figure", "ndcg_at_10"] < own_low < whole["probe_figure", "ndcg_at_10"]
 
 
-async def test_words_that_are_mixed_up_in_the_index_make_it_fall(changeable: Path) -> None:
-    with closing(EdgeEngine(changeable)) as engine, closing(engine.open("default", write=True)) as store:
+def damage(data: Path, change: Callable[[list[FusedVector]], list[FusedVector]]) -> None:
+    """Store other vectors than the model made."""
+    with closing(EdgeEngine(data)) as engine, closing(engine.open("default", write=True)) as store:
         points = list(store.scroll())
-        words = [point.vector for point in points[1:] + points[:1]]
-        mixed = [
-            replace(point, vector=replace(point.vector, ot_indices=other.ot_indices, ot_values=other.ot_values))
-            for point, other in zip(points, words, strict=True)
-        ]
-        store.upsert(mixed)
+        vectors = change([point.vector for point in points])
+        store.upsert([replace(point, vector=vector) for point, vector in zip(points, vectors, strict=True)])
         store.flush()
+
+
+def with_words_of_another(vectors: list[FusedVector]) -> list[FusedVector]:
+    others = vectors[1:] + vectors[:1]
+    return [
+        replace(vector, ot_indices=other.ot_indices, ot_values=other.ot_values)
+        for vector, other in zip(vectors, others, strict=True)
+    ]
+
+
+def without_cls(vectors: list[FusedVector]) -> list[FusedVector]:
+    return [replace(vector, cls=np.zeros_like(vector.cls)) for vector in vectors]
+
+
+async def test_words_that_are_mixed_up_in_the_index_make_it_fall(changeable: Path) -> None:
+    damage(changeable, with_words_of_another)
     async with serving(changeable) as (client, _):
         found = await until(client, rounds("complete"))
     assert found["probe_figure", "ndcg_at_10"] < found["probe_own_figure", "low", "ndcg_at_10"]
+
+
+async def test_the_loss_of_the_other_side_shows_in_the_balance(changeable: Path) -> None:
+    damage(changeable, without_cls)
+    async with serving(changeable) as (client, _):
+        found = await until(client, rounds("complete"))
+    assert found["probe_figure", "ot_share"] == 1 > found["probe_own_figure", "high", "ot_share"]
 
 
 async def test_it_follows_what_is_published_and_never_mixes_two_builds(
