@@ -164,10 +164,11 @@ class EdgeStore:
         self._shard.close()
         self._lock.release()
 
-    def _candidates(self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring) -> list[Candidate]:
+    def _candidates(
+        self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring
+    ) -> Sequence[Candidate]:
         with naming(self._build):
-            found = self._shard.query(query_request(query, scoring, depth, filter))
-        return [(str(point.id), point.score) for point in found]
+            return self._shard.query(query_request(query, scoring, depth, filter))
 
     def _update(self, operation: edge.UpdateOperation) -> None:
         self._check_write()

@@ -35,6 +35,7 @@ class Pool:
         self._free = asyncio.Semaphore(threads)
         self._rate = DrainRate(max_wait_s)
         self.depth = 0
+        self.running = 0
 
     async def begin(self, call: Callable[[], T]) -> "Future[T]":
         """Wait for a thread, and return the future of the call that has begun in it.
@@ -49,6 +50,7 @@ class Pool:
             await self._free.acquire()
         finally:
             self.depth -= 1
+        self.running += 1
         running = self._executor.submit(copy_context().run, call)
         loop = asyncio.get_running_loop()
         ended = partial(self._ended, perf_counter())
@@ -60,5 +62,6 @@ class Pool:
         self._executor.shutdown(wait=False)
 
     def _ended(self, began: float) -> None:
+        self.running -= 1
         self._rate.left(self._threads, seconds=perf_counter() - began)
         self._free.release()

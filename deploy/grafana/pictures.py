@@ -37,8 +37,8 @@ WIDTH, LINE, HEADING = 8.8, 1.75, 0.25
 """Inches: of a picture, and the heights of a line of panels and of a row's title."""
 
 ACROSS = 3
-LABEL = 32
-"""Characters of a curve's name for which a panel has room."""
+LABEL, SHORT = 36, 16
+"""Characters of a curve's name for which a panel has room, and with two names side by side."""
 
 UNITS = {"reqps": "requests/s", "wps": "writes/s", "s": "seconds", "bytes": "bytes", "percentunit": "share", "none": ""}
 
@@ -76,7 +76,7 @@ def picture(client: httpx.Client, rows: Mapping[str, Sequence[Graph]], period: P
     """One dashboard."""
     lines = {title: list(_lines(graphs)) for title, graphs in rows.items()}
     heights = [HEADING + LINE * len(of) for of in lines.values()]
-    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=110, layout="constrained", facecolor=GROUND)
+    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=96, layout="constrained", facecolor=GROUND)
     parts = figure.subfigures(len(lines), 1, squeeze=False, height_ratios=heights)
     for part, (title, of) in zip(parts.flat, lines.items(), strict=True):
         part.set_facecolor(GROUND)
@@ -145,13 +145,24 @@ def _draw(axes: Axes, graph: Graph, of: Mapping[str, npt.NDArray[np.float64]], p
     axes.yaxis.label.set_fontsize(7)
     axes.tick_params(labelsize=6.5)
     axes.set_xlim(0, minutes[-1])
+    columns = 2 if len(of) > 2 and max(map(len, of)) <= SHORT else 1
     highest = max((np.nanmax(values) for values in of.values()), default=0)
-    axes.set_ylim(0, 1.4 * highest or 1)  # with room for the legend
+    axes.set_ylim(0, (1.1 + 0.15 * -(-len(of) // columns)) * highest or 1)  # with room for the legend
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda minute, _: f"{minute:g} min"))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, graph.unit)))
-    axes.legend(fontsize=6, frameon=False, labelcolor=INK, loc="upper left", handlelength=1.2, ncols=1 + (len(of) > 3))
+    legend = axes.legend(
+        fontsize=5.5,
+        frameon=False,
+        labelcolor=INK,
+        loc="upper left",
+        handlelength=1.2,
+        labelspacing=0.25,
+        borderaxespad=0.2,
+        ncols=columns,
+    )
+    legend.set_in_layout(False)  # a long name would make its panel narrow
 
 
 if __name__ == "__main__":

@@ -40,7 +40,12 @@ def busy_service(folder: Path, seconds: float) -> Iterator[Targets]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DUPMAE_")}
     environment |= {"DUPMAE_DATA": str(folder / "data"), "DUPMAE_INDEX": INDEX, "DUPMAE_THREADS": "1"}
     subprocess.run([*COMMAND, "index", "build", sources[0]], env=environment, check=True, stderr=subprocess.DEVNULL)
-    serving = {"DUPMAE_PORT": str(port), "DUPMAE_METRICS_PORT": str(metrics_port), "DUPMAE_WRITABLE": "true"}
+    serving = {
+        "DUPMAE_PORT": str(port),
+        "DUPMAE_METRICS_PORT": str(metrics_port),
+        "DUPMAE_WRITABLE": "true",
+        "DUPMAE_PROBE_S": "20",
+    }
     with ExitStack() as stack:
         stack.enter_context(_process(["serve"], environment | serving))
         address = f"http://127.0.0.1:{port}"

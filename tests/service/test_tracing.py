@@ -1,12 +1,14 @@
 """Traces: the spans of a request, seen by OpenTelemetry's own exporters; and nothing of them where nobody traces."""
 
+import asyncio
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from indexer.build import BuildOptions, build_index
+from indexer.catalog import keep_artifact, open_engine
+from indexer.release import ReleaseOptions, release
+from model.artifact import Artifact
+from model.encoder import Encoder
 from service.access import LOGGER
 from service.app import create_app
 from service.keys import create_key
 from service.searcher import open_searchers
 from service.settings import Settings, SettingsError
 from service.tracing import open_tracing
+from tests.indexer.collection import random_documents
 
 pytestmark = pytest.mark.anyio
 
@@ -236,6 +244,22 @@ async def test_no_query_document_key_or_path_of_anybody_is_in_a_span(settings: S
     assert {"GET", "HTTP /v1/search", "GET /v1/documents/{id:path}"} < set(watched.names())
     for word in [*SECRET.split(), secret, "KETTLE", "shop"]:
         assert word not in watched.text()
+
+
+async def test_a_request_that_opens_an_index_is_not_traced_on_while_that_is_probed(
+    reading_artifact: Artifact, tmp_path: Path
+) -> None:
+    settings = Settings(data=tmp_path, index="another", threads=1, probe_s=0.1)
+    keep_artifact(settings, reading_artifact)
+    with closing(open_engine(settings)) as engine:
+        build = build_index(engine, Encoder(reading_artifact, threads=1), random_documents(20), BuildOptions())
+        release(engine, settings, build, ReleaseOptions(judged=None))
+    async with traced(settings) as watched:
+        await watched.client.post("/v1/search", json={"query": "king", "index": build.index})
+        async with asyncio.timeout(60):
+            while not re.search(r'rounds_total{.*"complete".*} [1-9]', (await watched.client.get("/metrics")).text):
+                await asyncio.sleep(0.01)
+    assert watched.names() == ["POST /v1/search", "encode", "render", "retrieve", "search"]
 
 
 async def test_probes_scrapes_and_the_page_are_not_traced(settings: Settings, logged: Lines) -> None:
