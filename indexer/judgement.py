@@ -115,25 +115,14 @@ def ndcg(ranking: Sequence[str], grades: Mapping[str, int]) -> float:
     return _dcg([grades.get(document, 0) for document in ranking]) / _dcg(ideal)
 
 
-def recall(ranking: Sequence[str], grades: Mapping[str, int]) -> float:
-    """Share of the right answers among the first 100 documents."""
+def recall(ranking: Sequence[str], grades: Mapping[str, int], *, at: int = _RECALL_AT) -> float:
+    """Share of the right answers among the first documents."""
     right = {document for document, grade in grades.items() if grade > 0}
-    return len(right.intersection(ranking[:_RECALL_AT])) / len(right)
+    return len(right.intersection(ranking[:at])) / len(right)
 
 
-def _dcg(grades: Sequence[int]) -> float:
-    return sum(max(grade, 0) / log2(rank + 2) for rank, grade in enumerate(grades[:_NDCG_AT]))
-
-
-def _measured(build: Opened, queries: Queries) -> Iterator[tuple[float, float]]:
-    """Both measures of each query; 0 for one that this model has no vector for."""
-    vectors = _encoded(build.encoder, queries.texts)
-    for query, grades in queries.qrels.items():
-        ranking = _ranked(build.store, vectors[query]) if query in vectors else []
-        yield ndcg(ranking, grades), recall(ranking, grades)
-
-
-def _encoded(encoder: Encoder, texts: Mapping[str, str]) -> dict[str, FusedVector]:
+def encoded(encoder: Encoder, texts: Mapping[str, str]) -> dict[str, FusedVector]:
+    """Vectors of queries, but of those that this model has none for."""
     vectors: dict[str, FusedVector] = {}
     for batch in _batches(list(texts)):
         while batch:
@@ -145,6 +134,18 @@ def _encoded(encoder: Encoder, texts: Mapping[str, str]) -> dict[str, FusedVecto
                 vectors |= {query: encoding.vector for query, encoding in zip(batch, encodings, strict=True)}
                 break
     return vectors
+
+
+def _dcg(grades: Sequence[int]) -> float:
+    return sum(max(grade, 0) / log2(rank + 2) for rank, grade in enumerate(grades[:_NDCG_AT]))
+
+
+def _measured(build: Opened, queries: Queries) -> Iterator[tuple[float, float]]:
+    """Both measures of each query; 0 for one that this model has no vector for."""
+    vectors = encoded(build.encoder, queries.texts)
+    for query, grades in queries.qrels.items():
+        ranking = _ranked(build.store, vectors[query]) if query in vectors else []
+        yield ndcg(ranking, grades), recall(ranking, grades)
 
 
 def _ranked(store: Store, query: FusedVector) -> list[str]:

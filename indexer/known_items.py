@@ -19,6 +19,9 @@ from typing import NamedTuple
 from indexer.points import passage_text, point_id
 from indexer.store import Point, Store
 
+KNOWN_ITEMS = "known items"
+"""The name of such a set."""
+
 QUERIES = 400
 """Drawn at most. A difference of .005 in nDCG@10 is about as much as so many can tell apart."""
 
@@ -53,10 +56,10 @@ def known_items(candidate: Store, published: Store, *, count: int = QUERIES, see
         document = document_of(ours)
         for number, query in enumerate(dict.fromkeys(filter(None, map(known_item_query, (ours, theirs))))):
             if len(texts) == count:
-                return Queries("known items", texts, qrels)
+                return Queries(KNOWN_ITEMS, texts, qrels)
             texts[f"{ours.id}/{number}"] = query
             qrels[f"{ours.id}/{number}"] = {document: 1}
-    return Queries("known items", texts, qrels)
+    return Queries(KNOWN_ITEMS, texts, qrels)
 
 
 def known_item_query(point: Point) -> str | None:

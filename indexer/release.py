@@ -14,6 +14,8 @@ from indexer.gate import Limits, objections
 from indexer.judgement import Judgement, Opened, answerable, judge
 from indexer.known_items import Queries, known_items
 from indexer.ledger import ledger_path, remove_ledger
+from indexer.probe_set import ProbeSet
+from indexer.probing import judged_before, make_probe_set
 from indexer.settings import IndexSettings
 from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, StoreUnavailable
 from indexer.verify import Verification, verify
@@ -145,23 +147,36 @@ def _pass_gate(
     engine: Engine, settings: IndexSettings, build: Build, options: ReleaseOptions
 ) -> tuple[Build, Judgement | None, str]:
     published = _published(engine, build.index)
+    is_live = published is not None and published.id == build.id
+    facts: dict[str, object] = {}
     with _opened(engine, settings, build, options.opened) as candidate:
         verification = verify(candidate.store, build, candidate.encoder, watch=options.watch)
         judgement, note = None, ""
-        if not verification.ok and (published is None or published.id != build.id):
+        if not verification.ok and not is_live:
             build = _marked(engine, build, verification)
-        elif published and published.id != build.id and verification.ok:
+        elif published and not is_live:
             judgement, note = _judgement(engine, settings, candidate, published, options)
-    if judgement:
-        build = build.model_copy(update={"judged": judgement.facts})
+        if judgement:
+            facts["judged"] = judgement.facts
+        reasons = objections(build, published, verification, judgement, options.limits)
+        if not reasons:
+            facts["probe"] = _probe_set(candidate, build, options.judged)
+    if facts:
+        build = build.model_copy(update=facts)
         engine.save(build)
-    if reasons := objections(build, published, verification, judgement, options.limits):
+    if reasons:
         still = f"; build {published.id} still answers" if published else ""
         raise PublicationBlocked(
             f"build {build.id} of index {build.index} is not published{still}: {' Also, '.join(reasons)}. To publish "
             f"it all the same: `dupmae index publish {build.id} --index {build.index} --no-gate`"
         )
     return build, judgement, note
+
+
+def _probe_set(candidate: Opened, build: Build, judged: Queries | None) -> ProbeSet | None:
+    """What the build will be asked while it is served: what it is judged by, as far as it holds the answers."""
+    queries = judged or judged_before(build)
+    return make_probe_set(candidate, answerable(queries, [candidate.store]) if queries else None)
 
 
 def _judgement(

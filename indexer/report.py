@@ -173,6 +173,12 @@ def release_lines(release: "Release") -> list[str]:
         )
     if release.note:
         lines.append(f"Note: {release.note}.")
+    if probe := release.build.probe:
+        own = probe.own["ndcg_at_10"]
+        lines.append(
+            f"While it is served it is asked {len(probe.queries)} queries ({probe.name}); nDCG@10 now {own.mean:.3f} "
+            f"[{own.low:.3f}, {own.high:.3f}]"
+        )
     if release.removed:
         lines.append(f"Removed, beyond the builds that are kept (--keep): {', '.join(release.removed)}")
     return lines

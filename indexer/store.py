@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from indexer.collection import CollectionOptions
+from indexer.probe_set import ProbeSet
 from model.vector import FusedVector, Parts
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Build(BaseModel):
         reason: Why it failed, or failed its verification.
         journal: Live writes of the index up to here are in it; see `indexer.journal`.
         judged: What was measured before it was published: metric -> (mean, low, high).
+        probe: What a service asks while it answers from it; None if it did not pass the gate.
         went_live: When its index last began to answer from it; None if it never did, or was rolled back from.
     """
 
@@ -130,6 +132,7 @@ class Build(BaseModel):
     reason: str = ""
     journal: int = 0
     judged: dict[str, tuple[float, float, float]] = {}
+    probe: ProbeSet | None = None
     went_live: datetime | None = None
 
     @property

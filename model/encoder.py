@@ -56,12 +56,14 @@ class Tokenized:
         tokens: As in `Encoding`.
         truncated: As in `Encoding`.
         k: OT entries kept, at most.
+        unknown: As in `Encoding`.
     """
 
     ids: list[int]
     tokens: int
     truncated: bool
     k: int
+    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,13 @@ class Encoding:
         vector: What is stored or searched with.
         tokens: The text's length in tokens before it was cut, a prompt counted and [CLS] and [SEP] not.
         truncated: Whether the model saw less than the whole text.
+        unknown: Tokens that stand for what the vocabulary has no piece of, such as another script.
     """
 
     vector: FusedVector
     tokens: int
     truncated: bool
+    unknown: int = 0
 
 
 class Token(NamedTuple):
@@ -185,7 +189,10 @@ class Encoder:
                 _check_finite(raw, batch, self.artifact.manifest.precision)
                 vectors |= {position: _vector(raw, row) for row, position in enumerate(batch)}
         _check_not_empty(vectors)
-        return [Encoding(vectors[position], text.tokens, text.truncated) for position, text in enumerate(texts)]
+        return [
+            Encoding(vectors[position], text.tokens, text.truncated, text.unknown)
+            for position, text in enumerate(texts)
+        ]
 
     def token_ids(self, text: str) -> list[int]:
         """The ordinary tokens of a text in order: untruncated, special tokens left out."""
@@ -231,14 +238,24 @@ class Encoder:
             raise ValueError(f"k is {k}; it must be between 1 and {self.artifact.manifest.vocabulary_size}")
         tokens = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         lengths = [len(text) for text in tokens]
+        unknown = [text.ids.count(self._unknown_id) for text in tokens]
         room = max_tokens - self._added
         ids = self._input_ids(tokens, max_tokens)
-        return [Tokenized(row, length, length > room, k) for row, length in zip(ids, lengths, strict=True)]
+        return [
+            Tokenized(row, length, length > room, k, missing)
+            for row, length, missing in zip(ids, lengths, unknown, strict=True)
+        ]
 
     def _input_ids(self, tokens: list[Tokens], max_tokens: int) -> list[list[int]]:
         for text in tokens:
             text.truncate(max_tokens - self._added)
         return [self._tokenizer.post_process(text).ids for text in tokens]  # [CLS] .. [SEP]
+
+    @cached_property
+    def _unknown_id(self) -> int:
+        """Of the token for what the vocabulary lacks; -1, which no token has, where the tokenizer has none."""
+        found = self._tokenizer.token_to_id(getattr(self._tokenizer.model, "unk_token", None) or "")
+        return -1 if found is None else found
 
     @cached_property
     def _added(self) -> int:

@@ -22,6 +22,16 @@ class Parts(NamedTuple):
         """The sum."""
         return self.cls + self.ot
 
+    @property
+    def ot_share(self) -> float:
+        """Share of the score that words gave, from 0 to 1; a part below 0 gave nothing.
+
+        >>> Parts(cls=1.0, ot=3.0).ot_share
+        0.75
+        """
+        cls, ot = max(self.cls, 0.0), max(self.ot, 0.0)
+        return ot / (cls + ot) if cls + ot else 0.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedVector:

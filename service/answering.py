@@ -17,7 +17,7 @@ from indexer.store import FacetCount, Filter
 from model.encoder import Encoding
 from service.caller import Caller
 from service.cursors import Cursor, CursorExpired, Cursors, InvalidCursor, digest
-from service.desk import Desk
+from service.desk import Desk, Desks
 from service.likeness import likeness
 from service.metrics import Metrics
 from service.paging import Page, first_page, page
@@ -25,7 +25,6 @@ from service.problems import BadRequest, WrongArtifact
 from service.render import render, respond
 from service.schemas import FacetOut, ResultOut, SearchOptions, SearchRequest, SearchResponse
 from service.searcher import Searcher
-from service.serving import Serving
 from service.settings import Settings
 
 Options = TypeVar("Options", bound=SearchOptions)
@@ -39,6 +38,11 @@ class _Asked(NamedTuple):
     took: dict[str, float]
     batch: int = 0
 
+    @property
+    def is_query(self) -> bool:
+        """Whether somebody wrote it, or else a document stands for it."""
+        return "encode" in self.took
+
 
 class _Worked(NamedTuple):
     page: Page
@@ -49,7 +53,7 @@ class _Worked(NamedTuple):
 class Answering:
     """Answers the searches of one app."""
 
-    def __init__(self, serving: Serving, settings: Settings, metrics: Metrics, cursors: Cursors) -> None:
+    def __init__(self, serving: Desks, settings: Settings, metrics: Metrics, cursors: Cursors) -> None:
         self._serving = serving
         self._settings = settings
         self._metrics = metrics
@@ -154,6 +158,8 @@ class Answering:
         took = asked.took | took
         found = bool(at.offset or worked.results)
         self._metrics.searched(searcher.build.index, took, batch=asked.batch, truncated=encoding.truncated, found=found)
+        if asked.is_query and not at.offset:
+            self._metrics.drift.searched(searcher.build.index, encoding, body.mode, worked.page.hits)
         response = respond(searcher, encoding, worked.results, mode=body.mode, complete=worked.page.complete, took=took)
         response.meta.index.documents = desk.build.documents
         response.facets = worked.facets

@@ -22,6 +22,7 @@ from service.guard import Guard
 from service.headers import HeaderRules
 from service.keyring import KeyRing, open_keyring
 from service.metrics import Metrics
+from service.probe import Prober
 from service.problems import REQUEST_ID
 from service.routes import batch, builds, documents, explain, health, openai, page, search, similar, tei
 from service.searcher import Searchers
@@ -58,15 +59,18 @@ def create_app(
             if line["status"] == HTTPStatus.OK:
                 metrics.answered(line["took_ms"] / 1000)
 
-    def opened(build: Build) -> None:
-        if build.index == settings.index:
-            on_ready(build)
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        def opened(build: Build) -> None:
+            prober.begin(build.index)
+            if build.index == settings.index:
+                on_ready(build)
+
+        cursors = Cursors(_cursor_secret(settings))
         serving = Serving(open_searchers, settings, metrics, on_open=opened)
+        prober = Prober(serving, settings, metrics, cursors, leaving=lambda: app.state.draining)
         app.state.serving = serving
-        app.state.answering = Answering(serving, settings, metrics, Cursors(_cursor_secret(settings)))
+        app.state.answering = Answering(serving, settings, metrics, cursors)
         app.state.embedder = Embedder(serving, settings, metrics)
         app.state.explaining = Explaining(serving, settings)
         app.state.administration = Administration(serving, settings)
@@ -74,6 +78,7 @@ def create_app(
         try:
             yield
         finally:
+            await prober.close()
             await app.state.administration.close()
             await serving.close()
 

@@ -121,6 +121,11 @@ class MicroBatcher:
         """Texts that wait for a batch to begin."""
         return len(self._waiting) + self._tokenizing
 
+    @property
+    def busy(self) -> bool:
+        """Whether the encoder works, or somebody waits for it."""
+        return self._running is not None or self.depth > 0
+
     async def encode(self, text: str, *, role: Role = "query", deadline: float | None = None) -> Encoded:
         """The encoding of one text.
 

@@ -8,6 +8,8 @@ from rich.console import Console
 from indexer.build import BuildOptions, build_index, source_digest
 from indexer.catalog import keep_artifact, new_artifact, open_encoder, open_engine, publish
 from indexer.documents import Document
+from indexer.judgement import Opened
+from indexer.probing import make_probe_set
 from indexer.report import show_progress
 from indexer.stdlib import FIELDS, read_stdlib
 from indexer.store import Build, Engine, IndexNotFound
@@ -46,7 +48,10 @@ def prepare(settings: Settings, sources: Path | None = None) -> None:
             total=len(documents),
         )
         with show_progress(len(documents)) as progress:
-            publish(settings, engine, build_index(engine, encoder, documents, options, progress))
+            build = build_index(engine, encoder, documents, options, progress)
+        with closing(engine.open(INDEX, build.id)) as store:
+            engine.save(build.model_copy(update={"probe": make_probe_set(Opened(store, encoder))}))
+        publish(settings, engine, build)
 
 
 def greet(address: str, build: Build) -> None:

@@ -9,11 +9,11 @@ a server another replica may, so there answers are not kept.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from itertools import count
 from time import perf_counter
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, Protocol, Self, TypeVar
 
 from indexer.live import LiveBuild
 from indexer.store import Build
@@ -64,6 +64,11 @@ class Desk:
     def waiting(self) -> int:
         """Calls that wait for a thread."""
         return self._pool.depth
+
+    @property
+    def busy(self) -> bool:
+        """Whether its encoder or one of its threads works, or somebody waits for them."""
+        return self.batcher.busy or self._pool.running > 0 or self._pool.depth > 0
 
     @contextmanager
     def held(self) -> Iterator[Self]:
@@ -173,3 +178,10 @@ class Desk:
         self._uses -= 1
         if not self._uses:
             self._idle.set()
+
+
+class Desks(Protocol):
+    """Where searches get their desk."""
+
+    def desk(self, index: str) -> AbstractAsyncContextManager[Desk]:
+        """The opened index of this name, held until the block ends; errors as `Serving.desk`."""

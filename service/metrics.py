@@ -10,6 +10,8 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
 from indexer.store import Build
+from service.drift import Drift
+from service.probe_metrics import ProbeMetrics
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Stage buckets, 1 ms to 10 s: from a warm query on a small index to one that a deadline ends."""
@@ -18,7 +20,12 @@ BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The metrics of one app; every name starts with `dupmae_`."""
+    """The metrics of one app; every name starts with `dupmae_`.
+
+    Attributes:
+        drift: Told of queries and their best results.
+        probe: Told of the quality probe.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -76,6 +83,8 @@ class Metrics:
         self._embedded = Counter(
             "dupmae_embedded_texts", "Texts encoded for callers who wanted vectors.", ["role"], registry=registry
         )
+        self.drift = Drift(registry)
+        self.probe = ProbeMetrics(registry)
         self._serving: dict[str, Build] = {}
 
     def watch_queues(self, *, encoder: Callable[[], int], store: Callable[[], int], limit: int) -> None:

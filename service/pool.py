@@ -34,6 +34,7 @@ class Pool:
         self._free = asyncio.Semaphore(threads)
         self._rate = DrainRate(max_wait_s)
         self.depth = 0
+        self.running = 0
 
     def check(self, coming: int = 0) -> None:
         """Whether there is room for one more caller.
@@ -55,6 +56,7 @@ class Pool:
             await self._free.acquire()
         finally:
             self.depth -= 1
+        self.running += 1
         running = self._executor.submit(call)
         loop = asyncio.get_running_loop()
         ended = partial(self._ended, perf_counter())
@@ -66,5 +68,6 @@ class Pool:
         self._executor.shutdown(wait=False)
 
     def _ended(self, began: float) -> None:
+        self.running -= 1
         self._rate.left(self._threads, seconds=perf_counter() - began)
         self._free.release()

@@ -83,6 +83,13 @@ class Settings(IndexSettings):
     drain_s: int = Field(
         10, ge=0, le=3_600, description="Most seconds that a stop then waits for requests that are being answered."
     )
+    probe_s: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="Seconds over which the queries that a build keeps are asked of it, to see whether it still finds "
+        "as much; 0 asks none.",
+    )
     writable: bool = Field(
         False, description="Take live writes; with the embedded engine no other process can open the index then."
     )

@@ -1,5 +1,6 @@
 """A whole artifact of a network small enough to make on the spot; untrained, so its vectors mean nothing, but real."""
 
+import copy
 import string
 from pathlib import Path
 
@@ -121,6 +122,22 @@ def tiny_artifact_int8(
 ) -> Artifact:
     folder = tmp_path_factory.mktemp("artifacts") / "tiny-int8"
     return export_tiny(tiny_network, tiny_tokenizer, folder, "int8")
+
+
+@pytest.fixture(scope="session")
+def reading_artifact(
+    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    """The untrained network with its layers turned down: each token then says itself, which finds texts by words."""
+    network = copy.deepcopy(tiny_network)
+    with torch.no_grad():
+        for name, weight in network.mlm.bert.encoder.named_parameters():
+            if name.endswith("output.dense.weight"):
+                weight.mul_(0.05)
+        network.mlm.bert.embeddings.position_embeddings.weight.mul_(0.1)
+        network.mlm.cls.predictions.transform.dense.weight.copy_(torch.eye(32))
+        network.project.weight.mul_(0.1)
+    return export_tiny(network, tiny_tokenizer, tmp_path_factory.mktemp("artifacts") / "reading", "fp32")
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,87 @@ INDEX: dict[str, Sequence[Graph]] = {
     ),
 }
 
+
+def _mean(of: str, when: str = "") -> str:
+    return f"sum by (index) (rate({of}_sum[1h]{when})) / sum by (index) (rate({of}_count[1h]{when}))"
+
+
+def _now_and_before(of: str) -> dict[str, str]:
+    """A mean per index over an hour, and the same a week ago."""
+    return {"{{index}}": _mean(of), "{{index}}, a week ago": _mean(of, " offset 1w")}
+
+
+def _probed(measure: str) -> dict[str, str]:
+    """A figure of the probe, by replica, with what the build had when it was published."""
+    own = f'avg by (index, bound) (dupmae_probe_own_figure{{measure="{measure}"}})'
+    return {
+        "{{index}} on {{instance}}": f'dupmae_probe_figure{{measure="{measure}"}}',
+        "{{index}}, when published: {{bound}}": own,
+    }
+
+
 QUALITY: dict[str, Sequence[Graph]] = {
+    "What the probe finds": (
+        Graph(
+            "nDCG@10 of the probe",
+            "none",
+            _probed("ndcg_at_10"),
+            "Of the queries that a build keeps. Below the low bound the alert DupmaeQualityFallen fires.",
+        ),
+        Graph("Recall@10 of the probe", "none", _probed("recall_at_10")),
+        Graph(
+            "Balance of the probe's best results",
+            "percentunit",
+            _probed("ot_share"),
+            "Share of the score that words (OT) gave; the [CLS] vector gave the rest.",
+        ),
+        Graph(
+            "Since the last whole round",
+            "s",
+            {
+                "{{index}} on {{instance}}": "time() - dupmae_probe_completed_timestamp_seconds",
+                "a round takes": "max(dupmae_probe_interval_seconds)",
+            },
+        ),
+        Graph(
+            "Rounds by how they ended",
+            "none",
+            {"{{index}}: {{outcome}}": "sum by (index, outcome) (increase(dupmae_probe_rounds_total[1h]))"},
+            "In the last hour.",
+        ),
+        Graph("Queries of a round", "none", {"{{index}}": "max by (index) (dupmae_probe_queries)"}),
+    ),
+    "Whether people ask otherwise": (
+        Graph("Tokens of a query", "none", _now_and_before("dupmae_query_tokens"), "Mean of an hour."),
+        Graph(
+            "Tokens that the vocabulary lacks",
+            "percentunit",
+            {
+                "{{index}}": "sum by (index) (rate(dupmae_query_unknown_tokens_total[1h]))"
+                " / sum by (index) (rate(dupmae_query_tokens_sum[1h]))"
+            },
+            "Another script or language, most often.",
+        ),
+        Graph("Words weighed for a query", "none", _now_and_before("dupmae_query_terms"), "Mean of an hour."),
+    ),
+    "Whether answers are otherwise": (
+        Graph("Score of the best result", "none", _now_and_before("dupmae_top_score"), "Mode fused, mean of an hour."),
+        Graph(
+            "Score of the best result, low and high",
+            "none",
+            {
+                f"{{{{index}}}}, p{100 * share:g}": f"histogram_quantile({share}, sum by (le, index) "
+                "(rate(dupmae_top_score_bucket[1h])))"
+                for share in (0.1, 0.9)
+            },
+        ),
+        Graph(
+            "Balance of the best result",
+            "percentunit",
+            _now_and_before("dupmae_top_ot_share"),
+            "Share of the score that words (OT) gave, mean of an hour.",
+        ),
+    ),
     "What queries tell": (
         Graph(
             "Searches that found nothing",

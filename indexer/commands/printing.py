@@ -18,8 +18,13 @@ def show_build(engine: "Engine", build: "Build", message: str, as_json: bool) ->
 
 
 def facts(build: "Build", published: bool) -> dict[str, object]:
-    """A build as a program reads it."""
-    return build.model_dump(mode="json") | {"published": published}
+    """A build as a program reads it; of what it is asked while it is served, the figures and not the queries."""
+    probe = build.probe and {
+        "name": build.probe.name,
+        "queries": len(build.probe.queries),
+        "own": {name: figure.model_dump() for name, figure in build.probe.own.items()},
+    }
+    return build.model_dump(mode="json", exclude={"probe"}) | {"probe": probe, "published": published}
 
 
 def is_published(engine: "Engine", build: "Build") -> bool:

@@ -1,6 +1,7 @@
 """An evaluation measures what was searched, and its figures can be checked with other tools."""
 
 import json
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 
 from indexer.documents import load_qrels
+from indexer.edge import EdgeEngine
 from indexer.evaluate import Evaluation, EvaluationOptions, evaluate
 from indexer.exact import ExactScores, compare
 from indexer.filling import Tally
+from indexer.judgement import Opened, read_judged
 from indexer.measures import MEASURES, judge, write_run
+from indexer.probing import make_probe_set
 from indexer.store import Chunking, Hit
 from model.encoder import Encoder
 from model.lines import SourceError
@@ -52,10 +56,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluation(
-    collection: Path, runs: Path, tiny_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Evaluation:
-    return evaluate(collection, tiny_encoder, tmp_path_factory.mktemp("index"), EvaluationOptions(runs=runs))
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("index")
+
+
+@pytest.fixture(scope="module")
+def evaluation(collection: Path, runs: Path, index: Path, tiny_encoder: Encoder) -> Evaluation:
+    return evaluate(collection, tiny_encoder, index, EvaluationOptions(runs=runs))
 
 
 def test_every_ranking_is_measured_with_an_interval_around_its_mean(evaluation: Evaluation) -> None:
@@ -100,6 +107,18 @@ def test_the_engine_ranks_as_the_exact_scores_do(evaluation: Evaluation) -> None
     assert exactness.largest_score_error <= 1e-4
     assert exactness.largest_part_error <= 1e-4
     assert exactness.largest_parts_gap <= 1e-4
+
+
+def test_what_a_build_will_be_asked_while_it_is_served_has_the_figure_of_the_evaluation(
+    evaluation: Evaluation, collection: Path, index: Path, tiny_encoder: Encoder
+) -> None:
+    engine = EdgeEngine(index)
+    (build,) = engine.builds("evaluation")
+    with closing(engine.open(build.index, build.id)) as store:
+        probe = make_probe_set(Opened(store, tiny_encoder), read_judged(str(collection)))
+    assert probe
+    assert len(probe.queries) == evaluation.queries
+    assert probe.own["ndcg_at_10"].mean == pytest.approx(evaluation.systems["fused"]["nDCG@10"].mean)
 
 
 def test_a_kept_index_is_used_again_and_gives_the_same_figures(

@@ -1,17 +1,15 @@
 """A build goes live only if it may; one that may not leaves everything as it was, and says why."""
 
-import copy
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import PreTrainedTokenizerFast
 
 from indexer.build import BuildInterrupted
 from indexer.catalog import go_live, keep_artifact, models_folder
+from indexer.commands.printing import facts
 from indexer.documents import Document
 from indexer.edge import EdgeEngine
 from indexer.gate import Limits
@@ -23,30 +21,12 @@ from indexer.reuse import reusable
 from indexer.settings import IndexSettings
 from indexer.store import Build, Engine, StoreError
 from model.artifact import Artifact, ArtifactError
-from model.dupmae import FusedEncoder
 from model.encoder import Encoder
 from model.lines import SourceError
-from tests.conftest import export_tiny
 from tests.indexer.brute_force import new_build
 from tests.indexer.collection import INDEX, built, random_documents
 
 DOCUMENTS = random_documents(60)
-
-
-@pytest.fixture(scope="module")
-def reading_artifact(
-    tiny_network: FusedEncoder, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
-) -> Artifact:
-    """The untrained network with its layers turned down: each token then says itself, which finds texts by words."""
-    network = copy.deepcopy(tiny_network)
-    with torch.no_grad():
-        for name, weight in network.mlm.bert.encoder.named_parameters():
-            if name.endswith("output.dense.weight"):
-                weight.mul_(0.05)
-        network.mlm.bert.embeddings.position_embeddings.weight.mul_(0.1)
-        network.mlm.cls.predictions.transform.dense.weight.copy_(torch.eye(32))
-        network.project.weight.mul_(0.1)
-    return export_tiny(network, tiny_tokenizer, tmp_path_factory.mktemp("artifacts") / "reading", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +64,8 @@ def test_the_first_build_of_an_index_is_verified_and_published(
 ) -> None:
     build = built(engine, encoder, DOCUMENTS)
     done = release(engine, settings, build, ReleaseOptions())
-    assert engine.published(INDEX) == done.build == build.model_copy(update={"went_live": done.build.went_live})
+    new = {"went_live": done.build.went_live, "probe": done.build.probe}
+    assert engine.published(INDEX) == done.build == build.model_copy(update=new)
     assert done.judgement is None
 
 
@@ -101,6 +82,45 @@ def test_a_build_of_the_same_documents_passes_and_remembers_its_figures(
     assert judged["known items: nDCG@10 change"] == (0, 0, 0)
     assert judged["known items: nDCG@10"][0] > 0.5
     assert judged["known items: Recall@100"] == (1, 1, 1)
+
+
+def test_what_a_published_build_will_be_asked_is_what_the_gate_asks_with_the_same_figure(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    live(engine, encoder)
+    done = release(engine, settings, built(engine, encoder, DOCUMENTS), ReleaseOptions())
+    probe = engine.published(INDEX).probe
+    assert done.judgement
+    assert probe
+    assert probe.name == done.judgement.queries
+    assert len(probe.queries) == done.judgement.count
+    own, judged = probe.own["ndcg_at_10"], done.judgement.candidate["nDCG@10"]
+    assert own.mean == pytest.approx(judged.mean)
+    assert 0 < own.low < own.mean < own.high
+    told = {"name": "known items", "queries": 60, "own": {name: each.model_dump() for name, each in probe.own.items()}}
+    assert facts(done.build, published=True)["probe"] == told
+
+
+def test_judged_queries_are_kept_when_a_build_is_published_again_without_them(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    words = " ".join(DOCUMENTS[0].text.split()[:6])
+    judged = Queries("mine test", {"q": words, "long": "word " * 300}, {"q": {"d0": 2, "gone": 1}, "long": {"d1": 1}})
+    build = release(engine, settings, built(engine, encoder, DOCUMENTS), ReleaseOptions(judged=judged)).build
+    again = release(engine, settings, build, ReleaseOptions()).build
+    for probe in (build.probe, again.probe):
+        assert probe is not None
+        assert (probe.name, [(query.text, query.right) for query in probe.queries]) == (
+            "mine test",
+            [(words, {"d0": 2, "gone": 1})],
+        )
+
+
+def test_a_build_without_words_to_ask_for_is_published_with_nothing_to_ask(
+    engine: Engine, settings: IndexSettings, encoder: Encoder
+) -> None:
+    build = built(engine, encoder, [Document("a", text="letter"), Document("b", text="letter word")])
+    assert release(engine, settings, build, ReleaseOptions()).build.probe is None
 
 
 def test_a_model_that_finds_less_is_kept_from_going_live(

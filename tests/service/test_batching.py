@@ -85,6 +85,20 @@ async def test_while_one_batch_is_encoded_the_next_gathers() -> None:
     assert encoder.batches == [["a"], ["bb", "ccc", "dddd"]]
 
 
+async def test_it_is_busy_from_the_first_text_until_the_last_is_encoded() -> None:
+    encoder = HeldEncoder()
+    async with batcher_of(encoder) as batcher:
+        assert not batcher.busy
+        tasks = await ask(batcher, "a")
+        assert batcher.busy
+        await encoder.until_entered()
+        assert batcher.depth == 0
+        assert batcher.busy
+        encoder.gate.set()
+        await asyncio.gather(*tasks)
+    assert not batcher.busy
+
+
 async def test_a_batch_has_at_most_its_size() -> None:
     encoder = HeldEncoder()
     async with batcher_of(encoder, batch=2) as batcher:
