@@ -19,14 +19,13 @@ from indexer.store import Build, Engine, IndexNotFound
 from service.build_schemas import (
     BuildOut,
     BuildsOut,
-    IndexesOut,
-    PublishedIndexOut,
     PublishRequest,
     ReleaseOut,
 )
 from service.caller import Caller
 from service.desk import Desk
 from service.keyring import is_loopback
+from service.schemas import IndexesOut, PublishedIndexOut
 from service.serving import NotReady, Serving
 from service.settings import Settings
 

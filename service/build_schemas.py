@@ -12,22 +12,6 @@ from indexer.store import Build, FieldType, State
 LIMITS = Limits()
 
 
-class PublishedIndexOut(BaseModel):
-    """An index, and the build that it answers from; a key of one tenant is not told how many `documents` it has."""
-
-    name: str
-    build: str
-    fingerprint: str
-    documents: int | None = None
-    fields: Annotated[dict[str, FieldType], Field(description="What a filter may name, and its type.")]
-
-
-class IndexesOut(BaseModel):
-    """Every index that has a published build, by name."""
-
-    indexes: list[PublishedIndexOut]
-
-
 class EstimateOut(BaseModel):
     """A figure with its 95 % interval."""
 

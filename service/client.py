@@ -1,25 +1,26 @@
 """A client of the service, blocking and asynchronous, whose answers are the service's own types.
 
 It needs httpx and pydantic, and loads neither a web framework nor an engine. What a request is and how an answer is
-read stands once; the two clients differ in how they wait. 429 and 503 are asked again after the time that the service
-names; every request may be repeated, so a caller need not tell which.
+read stands in `service.calls`; the two clients differ in how they wait. 429 and 503 are asked again after the time that
+the service names; every request may be repeated, so a caller need not tell which.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
-from urllib.parse import quote
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from indexer.grouping import GroupBy
-from indexer.store import Mode
-from service.schemas import DocumentIn, DocumentOut, Problem, ResultOut, SearchResponse, With, WrittenOut
+from service import calls
+from service.calls import Call, EncodeKeywords, ExplainKeywords, SearchKeywords, ServiceError
+from service.explain_schemas import EncodeResponse, ExplainResponse
+from service.schemas import DocumentIn, DocumentOut, PublishedIndexOut, ResultOut, SearchResponse, WrittenOut
+
+__all__ = ["AsyncClient", "Client", "NoAnswer", "SearchKeywords", "ServiceError", "flat_metadata"]
 
 URL = "http://localhost:8000"
 
@@ -27,65 +28,11 @@ RETRIED = {429, 503}
 FIRST_PAUSE_S = 0.25
 """Before the first repetition, where the answer names no time; doubled at each one."""
 
-SHOWN = 200
-"""Characters that an exception repeats of an answer that is not the service's."""
-
 Answer = TypeVar("Answer", bound=BaseModel)
-
-
-class SearchKeywords(TypedDict, total=False):
-    """What a search may be told besides its query: `service.schemas.SearchOptions`, as keyword arguments."""
-
-    index: str
-    limit: int
-    mode: Mode
-    with_: Sequence[With]
-    filter: Mapping[str, Any]
-    group_by: GroupBy
-    min_score: float
-    cursor: str
-    depth: int
-    facets: Sequence[str]
-    facet_limit: int
-    fingerprint: str
-    timeout_ms: int
-
-
-class ServiceError(Exception):
-    """The service refused a request, or could not answer it.
-
-    Attributes:
-        problem: What it said; `problem.type` is a stable name, `problem.errors` the wrong fields.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(
-            f"{problem.status} {problem.title}: {problem.detail} (request {problem.request_id or 'unknown'})"
-        )
-        self.problem = problem
 
 
 class NoAnswer(ConnectionError):
     """Nothing answered at this address, or not in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call(Generic[Answer]):
-    method: str
-    path: str
-    answer: type[Answer]
-    json: Mapping[str, Any] | None = None
-    params: Mapping[str, str] | None = None
-
-    def read(self, response: httpx.Response) -> Answer:
-        """The answer, or the problem as an exception."""
-        if response.is_success:
-            return self.answer.model_validate_json(response.content)
-        raise ServiceError(_problem(response))
-
-    def sent(self) -> dict[str, Any]:
-        """What httpx sends."""
-        return {"method": self.method, "url": self.path, "json": self.json, "params": self.params}
 
 
 class Client:
@@ -135,7 +82,7 @@ class Client:
             ServiceError: The service refused the request, or could not answer it.
             NoAnswer: It could not be reached.
         """
-        return self._send(_search(query, options))
+        return self._send(calls.search(query, options))
 
     def pages(self, query: str, **options: Unpack[SearchKeywords]) -> Iterator[SearchResponse]:
         """The answers to one query, `limit` results each, until there are no more or `depth` is reached.
@@ -151,21 +98,41 @@ class Client:
 
     def similar(self, id: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
         """The documents that are most like a stored one, without itself; errors as `search`."""
-        return self._send(_similar(id, options))
+        return self._send(calls.similar(id, options))
+
+    def batch(self, queries: Sequence[str], **options: Unpack[SearchKeywords]) -> list[SearchResponse | ServiceError]:
+        """What became of each of many queries, in their order: its answer, or why it has none.
+
+        Raises:
+            ServiceError, NoAnswer: As `search`, when the request as a whole failed.
+        """
+        return [calls.outcome(each) for each in self._send(calls.batch(queries, options)).answers]
+
+    def explain(self, query: str, **options: Unpack[ExplainKeywords]) -> ExplainResponse:
+        """Why a document (`id`), or any text (`text`), has its score; errors as `search`."""
+        return self._send(calls.explain(query, options))
+
+    def encode(self, texts: Sequence[str], **options: Unpack[EncodeKeywords]) -> EncodeResponse:
+        """Both vectors of each text; errors as `search`."""
+        return self._send(calls.encode(texts, options))
+
+    def indexes(self) -> list[PublishedIndexOut]:
+        """The indexes that can be searched; errors as `search`."""
+        return self._send(calls.indexes()).indexes
 
     def document(self, id: str, *, index: str | None = None) -> DocumentOut:
         """A document as it is stored; errors as `search`."""
-        return self._send(_document("GET", id, index, DocumentOut))
+        return self._send(calls.document("GET", id, index, DocumentOut))
 
     def put(self, id: str, document: DocumentIn, *, index: str | None = None) -> WrittenOut:
         """Store a document, or replace it; errors as `search`."""
-        return self._send(_document("PUT", id, index, WrittenOut, document))
+        return self._send(calls.document("PUT", id, index, WrittenOut, document))
 
     def delete(self, id: str, *, index: str | None = None) -> WrittenOut:
         """Remove a document; errors as `search`."""
-        return self._send(_document("DELETE", id, index, WrittenOut))
+        return self._send(calls.document("DELETE", id, index, WrittenOut))
 
-    def _send(self, call: _Call[Answer]) -> Answer:
+    def _send(self, call: Call[Answer]) -> Answer:
         repeated = 0
         while True:
             try:
@@ -213,7 +180,7 @@ class AsyncClient:
 
     async def search(self, query: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
         """As `Client.search`."""
-        return await self._send(_search(query, options))
+        return await self._send(calls.search(query, options))
 
     async def pages(self, query: str, **options: Unpack[SearchKeywords]) -> AsyncIterator[SearchResponse]:
         """As `Client.pages`."""
@@ -225,21 +192,39 @@ class AsyncClient:
 
     async def similar(self, id: str, **options: Unpack[SearchKeywords]) -> SearchResponse:
         """As `Client.similar`."""
-        return await self._send(_similar(id, options))
+        return await self._send(calls.similar(id, options))
+
+    async def batch(
+        self, queries: Sequence[str], **options: Unpack[SearchKeywords]
+    ) -> list[SearchResponse | ServiceError]:
+        """As `Client.batch`."""
+        return [calls.outcome(each) for each in (await self._send(calls.batch(queries, options))).answers]
+
+    async def explain(self, query: str, **options: Unpack[ExplainKeywords]) -> ExplainResponse:
+        """As `Client.explain`."""
+        return await self._send(calls.explain(query, options))
+
+    async def encode(self, texts: Sequence[str], **options: Unpack[EncodeKeywords]) -> EncodeResponse:
+        """As `Client.encode`."""
+        return await self._send(calls.encode(texts, options))
+
+    async def indexes(self) -> list[PublishedIndexOut]:
+        """As `Client.indexes`."""
+        return (await self._send(calls.indexes())).indexes
 
     async def document(self, id: str, *, index: str | None = None) -> DocumentOut:
         """As `Client.document`."""
-        return await self._send(_document("GET", id, index, DocumentOut))
+        return await self._send(calls.document("GET", id, index, DocumentOut))
 
     async def put(self, id: str, document: DocumentIn, *, index: str | None = None) -> WrittenOut:
         """As `Client.put`."""
-        return await self._send(_document("PUT", id, index, WrittenOut, document))
+        return await self._send(calls.document("PUT", id, index, WrittenOut, document))
 
     async def delete(self, id: str, *, index: str | None = None) -> WrittenOut:
         """As `Client.delete`."""
-        return await self._send(_document("DELETE", id, index, WrittenOut))
+        return await self._send(calls.document("DELETE", id, index, WrittenOut))
 
-    async def _send(self, call: _Call[Answer]) -> Answer:
+    async def _send(self, call: Call[Answer]) -> Answer:
         repeated = 0
         while True:
             try:
@@ -263,31 +248,6 @@ def flat_metadata(result: ResultOut) -> dict[str, Any]:
     return result.metadata | ours
 
 
-def _search(query: str, options: SearchKeywords) -> _Call[SearchResponse]:
-    return _Call("POST", "/v1/search", SearchResponse, {"query": query} | _body(options))
-
-
-def _similar(id: str, options: SearchKeywords) -> _Call[SearchResponse]:
-    return _Call("POST", f"{_path(id)}:similar", SearchResponse, _body(options))
-
-
-def _body(options: SearchKeywords) -> dict[str, Any]:
-    return {name.rstrip("_"): value for name, value in options.items()}  # `with` is a word of Python's
-
-
-def _document(
-    method: str, id: str, index: str | None, answer: type[Answer], document: DocumentIn | None = None
-) -> _Call[Answer]:
-    return _Call(
-        method, _path(id), answer, document.model_dump() if document else None, {"index": index} if index else None
-    )
-
-
-def _path(id: str) -> str:
-    dots = {".": "%2E", "..": "%2E%2E"}  # which a URL would take for this folder and the one above
-    return f"/v1/documents/{dots.get(id, quote(id, safe=''))}"
-
-
 def _headers(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -304,20 +264,6 @@ def _pauses(timeout_s: float, retries: int) -> Callable[[httpx.Response, int], f
         return wait_s if wait_s <= timeout_s else None
 
     return pause
-
-
-def _problem(response: httpx.Response) -> Problem:
-    """What the service said; if it was somebody before it, what that was."""
-    try:
-        return Problem.model_validate_json(response.content)
-    except ValidationError:
-        return Problem(
-            type="about:blank",
-            title=response.reason_phrase or "unknown status",
-            status=response.status_code,
-            detail=response.text[:SHOWN] or "no text",
-            request_id=response.headers.get("X-Request-ID", ""),
-        )
 
 
 def _no_answer(url: httpx.URL, error: httpx.TransportError) -> NoAnswer:

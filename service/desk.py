@@ -51,6 +51,7 @@ class Desk:
         self._cache = cache
         self._flights = Flights()
         self._serial = next(SERIALS)
+        self._coming = 0
         self._uses = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -82,14 +83,24 @@ class Desk:
     async def encode_query(self, text: str, tenant: object = None) -> Encoded:
         """As `MicroBatcher.encode`, but for a query that is remembered, which took no time and was in no batch.
 
+        A query that the store would have no room for is refused now, not after it has waited for the encoder.
+
         Args:
             text: The query.
             tenant: Who asks: what one tenant asked is remembered for that tenant, or its time would tell the others.
+
+        Raises:
+            QueueFull: Too many wait for the encoder, or for a thread.
         """
-        with span("encode", role="query") as facts:
-            encoded = await self._encoded(text, tenant)
-            facts |= encoded.facts
-        return encoded
+        self._pool.check(self._coming)
+        self._coming += 1
+        try:
+            with span("encode", role="query") as facts:
+                encoded = await self._encoded(text, tenant)
+                facts |= encoded.facts
+            return encoded
+        finally:
+            self._coming -= 1
 
     async def answer(
         self, what: str, body: SearchOptions, make: Callable[[], Awaitable[SearchResponse]]
@@ -113,6 +124,11 @@ class Desk:
         Raises:
             QueueFull: Too many wait for a thread.
         """
+        self._pool.check()
+        return await self.go_on(function, *args, **kwargs)
+
+    async def go_on(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for a caller who was let in before and is not turned away half-way."""
         loop = asyncio.get_running_loop()
         with self.held():
             running = await self._pool.begin(partial(function, *args, **kwargs))

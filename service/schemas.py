@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from indexer.checks import MAX_DEPTH, is_too_deep
 from indexer.grouping import GroupBy
-from indexer.store import INDEX_NAME, Mode
+from indexer.store import INDEX_NAME, FieldType, Mode
 
 PROBLEM_TYPE = "application/problem+json"
 """The media type of every error."""
@@ -248,6 +248,36 @@ class WrittenOut(BaseModel):
     index: str
     build: str
     journal: int | None = None
+
+
+class AnswerOut(BaseModel):
+    """What became of one search: `answer` if `status` is 200, else `problem`."""
+
+    status: int
+    answer: SearchResponse | None = None
+    problem: Problem | None = None
+
+
+class BatchResponse(BaseModel):
+    """One for each search, in their order."""
+
+    answers: list[AnswerOut]
+
+
+class PublishedIndexOut(BaseModel):
+    """An index, and the build that it answers from; a key of one tenant is not told how many `documents` it has."""
+
+    name: str
+    build: str
+    fingerprint: str
+    documents: int | None = None
+    fields: Annotated[dict[str, FieldType], Field(description="What a filter may name, and its type.")]
+
+
+class IndexesOut(BaseModel):
+    """Every index that has a published build, by name."""
+
+    indexes: list[PublishedIndexOut]
 
 
 def _int64(literal: str) -> int:

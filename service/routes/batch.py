@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 from service.answering import Answering
 from service.caller import Caller
 from service.examples import BATCH
-from service.problems import BadRequest, Problem, problem_of
+from service.problems import BadRequest, problem_of
 from service.routes.reply import problems, reply, require_json, unless_gone
 from service.routes.search import PATH
 from service.routes.state import AppAnswering, AppMetrics, AppSettings, SearchCaller
-from service.schemas import SearchRequest, SearchResponse
+from service.schemas import AnswerOut, BatchResponse, SearchRequest, SearchResponse
 
 router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
 
@@ -41,20 +41,6 @@ class BatchRequest(BaseModel):
         Field(min_length=1, description="They share one deadline."),
     ]
     timeout_ms: Annotated[int | None, Field(ge=1, description="Give up what is not answered by then.")] = None
-
-
-class AnswerOut(BaseModel):
-    """What became of one search: `answer` if `status` is 200, else `problem`."""
-
-    status: int
-    answer: SearchResponse | None = None
-    problem: Problem | None = None
-
-
-class BatchResponse(BaseModel):
-    """One for each search, in their order."""
-
-    answers: list[AnswerOut]
 
 
 @router.post(

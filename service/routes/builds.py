@@ -8,11 +8,12 @@ from fastapi.responses import Response
 
 from indexer.store import BUILD_ID
 from service.administration import check_administrable
-from service.build_schemas import BuildsOut, IndexesOut, PublishRequest, ReleaseOut, RollbackRequest
+from service.build_schemas import BuildsOut, PublishRequest, ReleaseOut, RollbackRequest
 from service.examples import PUBLISH, ROLLBACK
 from service.routes.documents import IndexName
 from service.routes.reply import problems, reply, require_json
 from service.routes.state import AdminCaller, AppAdministration, AppSettings, SearchCaller
+from service.schemas import IndexesOut
 
 ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 503)
 

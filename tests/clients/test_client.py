@@ -1,5 +1,6 @@
 """Our own client, blocking and async, against a real service: typed answers, problems as exceptions, patience."""
 
+import operator
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,9 @@ from indexer.build import BuildOptions, build_index
 from indexer.catalog import keep_artifact, open_engine
 from model.artifact import Artifact
 from model.encoder import Encoder
+from service.calls import EncodeKeywords, ExplainKeywords
 from service.client import AsyncClient, Client, NoAnswer, SearchKeywords, ServiceError
+from service.explain_schemas import EncodeRequest, ExplainRequest
 from service.schemas import DocumentIn, SearchOptions, SearchResponse
 from service.settings import Settings
 from tests.clients.conftest import HELD, served
@@ -77,6 +80,8 @@ def test_an_answer_is_typed_and_takes_every_option(client: Client) -> None:
 
 def test_the_keywords_are_the_fields_of_a_search() -> None:
     assert set(SearchKeywords.__annotations__) == set(SearchOptions.model_fields)
+    assert set(ExplainKeywords.__annotations__) == set(ExplainRequest.model_fields) - {"query"}
+    assert set(EncodeKeywords.__annotations__) == set(EncodeRequest.model_fields) - {"texts"}
 
 
 def test_pages_bring_every_document_once_in_the_order_of_one_long_page(client: Client) -> None:
@@ -84,6 +89,40 @@ def test_pages_bring_every_document_once_in_the_order_of_one_long_page(client: C
     pages = list(client.pages("file", limit=4))
     assert [len(page.results) for page in pages] == [4, len(HELD) - 4]
     assert [result.id for page in pages for result in page.results] == [result.id for result in whole.results]
+
+
+def test_each_query_of_a_batch_has_its_answer_or_its_error(client: Client) -> None:
+    found, refused, other = client.batch(["file", " ", "the king"], limit=2)
+    assert isinstance(refused, ServiceError)
+    assert (refused.problem.status, refused.problem.type) == (422, "urn:dupmae:invalid-request")
+    for query, answer in (("file", found), ("the king", other)):
+        assert isinstance(answer, SearchResponse)
+        assert answer.results == client.search(query, limit=2).results
+    with pytest.raises(ServiceError, match="searches"):
+        client.batch([])
+
+
+def test_an_explanation_adds_up_to_the_score_that_a_search_gives(client: Client) -> None:
+    first = client.search("file").results[0]
+    why = client.explain("file", id=first.id, rank=True)
+    assert (why.id, why.rank) == (first.id, 1)
+    assert why.score == pytest.approx(first.score, abs=1e-9)
+    assert sum(word.contribution for word in why.words) == pytest.approx(why.parts.ot, abs=1e-4)
+    assert client.explain("file", text="Open a file.").id is None
+
+
+def test_encoded_texts_have_the_score_of_a_search(client: Client) -> None:
+    (query,) = client.encode(["file"], role="query").encodings
+    held = client.search("file").results[0]
+    assert held.parts is not None
+    (document,) = client.encode([f"{held.title} {held.text}".strip()], role="document").encodings
+    assert sum(map(operator.mul, query.cls, document.cls)) == pytest.approx(held.parts.cls, abs=1e-3)
+
+
+def test_indexes_say_what_a_filter_may_name(client: Client) -> None:
+    indexes = {index.name: index for index in client.indexes()}
+    assert indexes.keys() == {"default", "demo"}
+    assert indexes["default"].fields["metadata.lang"] == "keyword"
 
 
 def test_similar_documents_are_others(client: Client) -> None:
@@ -98,6 +137,12 @@ async def test_the_async_client_answers_alike(address: str, client: Client) -> N
         assert [len(page.results) async for page in asking.pages("file", limit=4)] == [4, len(HELD) - 4]
         assert (await asking.similar("zip")).results == client.similar("zip").results
         assert await asking.document("zip") == client.document("zip")
+        assert await asking.indexes() == client.indexes()
+        assert (await asking.explain("file", id="zip")).words == client.explain("file", id="zip").words
+        assert (await asking.encode(["file"], role="query")).encodings == client.encode(
+            ["file"], role="query"
+        ).encodings
+        assert [type(each) for each in await asking.batch(["file", " "])] == [SearchResponse, ServiceError]
         with pytest.raises(ServiceError, match="holds no document 'none'"):
             await asking.document("none")
 

@@ -5,10 +5,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 import httpx
+import pytest
 
+from indexer.build import BuildOptions, build_index
+from indexer.catalog import keep_artifact
+from indexer.documents import Document
+from model.artifact import Artifact
+from model.encoder import Encoder
+from service.settings import Settings
 from tests.end_to_end.conftest import Service
+from tests.service.qdrant_server import qdrant_server
 
 Start = Callable[..., AbstractContextManager[Service]]
 
@@ -68,3 +77,27 @@ def test_requests_that_have_begun_are_answered_before_the_process_ends(start: St
     assert statuses == {200}
     assert service.process.returncode == 0
     assert "Traceback" not in errors
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+def test_a_store_that_hangs_does_not_keep_the_process_alive(
+    start: Start, tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    keep_artifact(Settings(data=tmp_path), tiny_artifact)
+    with qdrant_server() as server, ThreadPoolExecutor() as callers:
+        documents = [Document("one", text="the king of the island")]
+        build = build_index(server.engine, tiny_encoder, documents, BuildOptions(index="default"))
+        server.engine.publish(build)
+        changes = {"DATA": str(tmp_path), "QDRANT_URL": server.url, "DRAIN_LEAD_S": "0", "DRAIN_S": "0"}
+        with start(**{f"DUPMAE_{name}": value for name, value in changes.items()}) as service:
+            server.breaks("hangs", only=f"/collections/default--{build.id}/points/query")
+            while server.hanging.acquire(blocking=False):
+                pass
+            caller = callers.submit(httpx.post, f"{service.address}/v1/search", json={"query": "king"}, timeout=30)
+            assert server.hanging.acquire(timeout=30)
+            service.process.send_signal(signal.SIGTERM)
+            _, errors = service.process.communicate(timeout=25)
+            server.mends()
+        assert isinstance(caller.exception() or caller.result().status_code, httpx.TransportError | int)
+    assert service.process.returncode == 1, errors
+    assert "not everything ended in time; raise DUPMAE_DRAIN_S" in errors
