@@ -2,12 +2,12 @@
 
     DUPMAE_DATA=.dupmae python bench/retrieval.py --index demo [--sizes 1000 10000 100000]
 
-The points are made of an index's own, so that sizes have no limit and vectors and words are distributed as in text: each is the
-mean of two documents, and half of the terms of either. Queries are beginnings of documents, encoded by the index's model.
-Engines are asked in turn, query by query. `cpu` is the processor's time of a query, all threads counted, which does not grow with
-what else a machine does.
+The points are made of an index's own, so that sizes have no limit and vectors and words are distributed as in text:
+each is the mean of two documents, and half of the terms of either. Queries are beginnings of documents, encoded by the
+index's model. Engines are asked in turn, query by query. `cpu` is the processor's time of a query, all threads counted,
+which does not grow with what else a machine does.
 
-- `embedded`: the engine of `dupmae serve` by default (qdrant-edge), in each mode; the fused score is exact, in one request.
+- `embedded`: the engine of `dupmae serve` by default (qdrant-edge), in each mode; the fused score is exact.
 - `brute force`: numpy over all vectors, the truth that overlap is measured against.
 - `local mode`: `qdrant-client` without a server, the same request; to 2,000 points, since it scans in Python.
 - `bm25s`: words only, over texts made the same way; no overlap, since it ranks by another score.

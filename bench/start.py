@@ -2,9 +2,10 @@
 
     DUPMAE_DATA=.dupmae python bench/start.py --index demo [--rounds 5]
 
-Each start is a fresh process, all commands in turn; files are in the system's cache, as after a restart of a service. `serve`
-ends when it says that it is ready, which is after its warm-up. On a shared machine trust `cpu`: it does not count waiting.
-`imports` is the share of one more start's seconds that imports take (`python -X importtime`), and the packages that take most.
+Each start is a fresh process, all commands in turn; files are in the system's cache, as after a restart of a service.
+`serve` ends when it says that it is ready, which is after its warm-up. On a shared machine trust `cpu`: it does not
+count waiting. `imports` is the share of one more start's seconds that imports take (`python -X importtime`), and the
+packages that take most.
 """
 
 import os
