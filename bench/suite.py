@@ -131,7 +131,7 @@ def announce(runs: Sequence[tuple[Part, tuple[str, ...]]], left_out: Mapping[str
     about = machine()
     print(f"{about['processor']}, {about['cores']} cores, load {os.getloadavg()[0]:.1f}")
     total = sum(part.minutes[quick] for part, _ in runs)
-    print(f"{len(runs)} parts, about {total:.0f} minutes on two quiet cores:")
+    print(f"About {total:.0f} min on two quiet cores:")
     for part, _ in runs:
         print(f"  {part.name:<10} {part.minutes[quick]:4.1f} min  {part.asks}")
     for name, reason in left_out.items():
