@@ -75,10 +75,12 @@ async def searched(serve: Serve) -> tuple[Operations, Operations]:
             return one, await cost(client, operations, "/v1/search", query="a ship", limit=5)
 
 
-async def test_a_search_is_one_call_of_the_graph_and_two_of_the_engine(searched: tuple[Operations, Operations]) -> None:
+async def test_a_search_is_one_call_of_the_graph_and_few_of_the_engine(searched: tuple[Operations, Operations]) -> None:
     for operations in searched:
         assert operations[RUN] == 1
-        assert operations.of_the_engine() == {"EdgeShard.query": 1, "EdgeShard.retrieve": 1}
+        assert operations.of_the_engine().keys() == {"EdgeShard.query", "EdgeShard.retrieve"}
+        assert 2 <= operations["EdgeShard.query"] <= 4, "both sides, and what only one of them has found"
+        assert operations["EdgeShard.retrieve"] == 1
 
 
 async def test_an_answer_is_made_into_json_once(searched: tuple[Operations, Operations]) -> None:
@@ -99,7 +101,8 @@ async def test_searches_of_a_batch_share_the_call_of_the_graph(serve: Serve) -> 
             await cost(client, operations, "/v1/search:batch", searches=batch)
             done = await cost(client, operations, "/v1/search:batch", searches=batch)
     assert done[RUN] == 1
-    assert done.of_the_engine() == {"EdgeShard.query": 4, "EdgeShard.retrieve": 4}
+    assert done["EdgeShard.query"] <= 4 * len(QUERIES)
+    assert done["EdgeShard.retrieve"] == len(QUERIES)
 
 
 async def test_a_remembered_answer_asks_neither_the_model_nor_the_engine(serve: Serve) -> None:
