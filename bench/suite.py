@@ -12,6 +12,7 @@ to what else it did: the load before and after stands in every file.
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -22,11 +23,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from record import machine
+from record import machine, picture
+
+from indexer.documents import Document
+from indexer.stdlib import read_stdlib
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 INDEX = "demo"
+CORPUS = "CORPUS"
+"""Stands for the path of a file with the documents of that index, a JSON line each."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,15 @@ PARTS = (
         ("--points", "3000", "--count", "100"),
         (2, 0.3),
     ),
+    Part(
+        "encoder",
+        "documents, tokens and operations a second of encoding, against the machine's ceiling; queries; peak memory",
+        "encoder.py",
+        (CORPUS,),
+        (CORPUS, "--documents", "48", "--rounds", "3"),
+        (2, 0.7),
+        needs="onnx_ir",
+    ),
     Part("layouts", "bytes, RAM, overlap and time of each layout of the embedded engine", "presets.py", minutes=(4, 0)),
     Part(
         "serving",
@@ -106,7 +121,7 @@ def main() -> None:
     environment = os.environ | {"DUPMAE_INDEX": INDEX, "DUPMAE_LOG_LEVEL": "warning"}
     out = given.out / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     out.mkdir(parents=True)
-    prepare(environment)
+    prepare(environment, out / "corpus.jsonl")
     records = [run(part, arguments, out, environment) for part, arguments in runs]
     summary = {"machine": machine(), "quick": given.quick, "parts": records, "left_out": left_out}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -139,17 +154,22 @@ def announce(runs: Sequence[tuple[Part, tuple[str, ...]]], left_out: Mapping[str
     print(flush=True)
 
 
-def prepare(environment: Mapping[str, str]) -> None:
-    """The index of the demo, made if there is none: two minutes of encoding."""
+def prepare(environment: Mapping[str, str], corpus: Path) -> None:
+    """The index of the demo, made if there is none: two minutes of encoding. Its documents in a file, shuffled."""
     command = [sys.executable, "-c", "from service.cli import main; main()", "demo", "--no-serve"]
     if subprocess.run(command, env=environment, check=False).returncode:
         sys.exit("the demo's index could not be made, and everything is measured on it; the reason stands above")
+    documents = [record for record in read_stdlib() if isinstance(record, Document)]
+    random.Random(1).shuffle(documents)
+    records = ({"_id": each.id, "title": each.title, "text": each.text} for each in documents)
+    corpus.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def run(part: Part, arguments: Sequence[str], out: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """Run one script, its table passed through as it comes; what it left behind, and how it ended."""
     figures = out / f"{part.name}.json"
     print(f"== {part.name}: {part.asks}\n   python bench/{' '.join([part.script, *arguments])}\n", flush=True)
+    arguments = [str(out / "corpus.jsonl") if word == CORPUS else word for word in arguments]
     began, lines = time.perf_counter(), []
     command = [sys.executable, "-u", str(HERE / part.script), *arguments]
     command += ["--json", str(figures)] if part.figures else []
@@ -172,7 +192,7 @@ def run(part: Part, arguments: Sequence[str], out: Path, environment: Mapping[st
 
 def draw(records: Sequence[Mapping[str, Any]], path: Path) -> bool:
     """One panel for each picture that the parts left; False where matplotlib is missing or nothing is to be drawn."""
-    panels = [panel for record in records for panel in (record["figures"] or {}).get("pictures", [])]
+    panels = [panel for record in records if record["figures"] for panel in pictures_of(record["figures"])]
     if not panels or not find_spec("matplotlib"):
         return False
     import matplotlib as mpl
@@ -191,6 +211,14 @@ def draw(records: Sequence[Mapping[str, Any]], path: Path) -> bool:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     return True
+
+
+def pictures_of(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The panels that a part left; of one that names systems, how fast each encodes."""
+    if "systems" not in figures:
+        return list(figures.get("pictures", []))
+    rates = [(name, row["documents/s"]) for name, row in figures["systems"].items()]
+    return [picture("Encoding", "system", "documents a second", {"documents": rates})]
 
 
 def first_x(panel: Mapping[str, Any]) -> float | str:
