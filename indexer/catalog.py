@@ -11,13 +11,17 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
+from time import monotonic, sleep
 
 from indexer.live import LiveBuild
 from indexer.reuse import opened_base
 from indexer.settings import IndexSettings
-from indexer.store import Build, BuildLocked, Engine, IndexNotFound, StoreError, check_ready
+from indexer.store import Build, BuildLocked, Engine, IndexNotFound, Store, StoreError, check_ready
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
 from model.encoder import Encoder
+
+LETTING_GO_S = 10.0
+"""How long a build that is live no more is waited for: a service that has left it answers its last requests first."""
 
 
 class NoEarlierBuild(StoreError):
@@ -154,24 +158,35 @@ def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Enc
 
     Raises:
         ArtifactError: There are writes to replay and its artifact is missing or damaged.
-        BuildLocked: There are, and a build that is not published is open elsewhere; nobody else would replay them.
+        BuildLocked: There are, and a build that is not published stays open elsewhere; nobody else would replay them.
         StoreError: It is not ready, the engine failed, or the journal is damaged.
     """
     check_ready(build)
     if engine.journal(build.index).position() == build.journal:
         return build
     encoder = encoder or open_encoder(settings, kept_artifact(settings, build))
-    try:
-        store = engine.open(build.index, build.id, write=True)
-    except BuildLocked:
-        if not _is_live(engine, build):
-            raise
+    store = _opened(engine, build)
+    if store is None:
         return build
     with closing(store), opened_base(engine, build) as base:
         live = LiveBuild(engine, store, encoder)
         live.catch_up(base)
         live.save()
     return live.build
+
+
+def _opened(engine: Engine, build: Build) -> Store | None:
+    """The build to write to; None when it is published and open elsewhere."""
+    until = monotonic() + LETTING_GO_S
+    while True:
+        try:
+            return engine.open(build.index, build.id, write=True)
+        except BuildLocked:
+            if _is_live(engine, build):
+                return None
+            if monotonic() > until:
+                raise
+            sleep(0.05)
 
 
 def publish(settings: IndexSettings, engine: Engine, build: Build) -> Build:

@@ -26,7 +26,7 @@ from model.vector import FusedVector
 class Sum(NamedTuple):
     """A candidate: its point's id and its fused score."""
 
-    id: str
+    id: "edge.PointId"
     score: float
 
 
@@ -53,7 +53,7 @@ def fused_candidates(
     open_ = undecided(sums, lone, most=most, limit=limit)
     ot_of_the_open = scored("ot", open_) if most else {}
     sums |= {id: cls[id] + ot_of_the_open.get(id, 0.0) for id in open_}
-    return [Sum(str(id), score) for id, score in sums.items()]
+    return [Sum(id, score) for id, score in sums.items()]
 
 
 def undecided(sums: Mapping[Id, float], lone: Mapping[Id, float], *, most: float, limit: int) -> list[Id]:

@@ -167,12 +167,11 @@ class EdgeStore:
 
     def _candidates(
         self, query: FusedVector, limit: int, depth: int, filter: Clauses | None, scoring: Scoring
-    ) -> list[Candidate]:
+    ) -> Sequence[Candidate]:
         with naming(self._build):
             if scoring == "fused":
-                return list(fused_candidates(self._shard, query, limit=limit, depth=depth, filter=filter))
-            found = self._shard.query(query_request(query, scoring, depth, filter))
-        return [(str(point.id), point.score) for point in found]
+                return fused_candidates(self._shard, query, limit=limit, depth=depth, filter=filter)
+            return self._shard.query(query_request(query, scoring, depth, filter))
 
     def _update(self, operation: edge.UpdateOperation) -> None:
         self._check_write()

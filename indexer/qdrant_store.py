@@ -191,10 +191,12 @@ class QdrantStore:
     def close(self) -> None:
         """See `Store.close`. The client belongs to the engine."""
 
-    def _candidates(self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring) -> list[Candidate]:
+    def _candidates(
+        self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring
+    ) -> Sequence[Candidate]:
         with answering(self._client):
             (found,) = self._client.query_batch_points(self._collection, [query_request(query, scoring, depth, filter)])
-        return [(str(point.id), point.score) for point in found.points]
+        return found.points
 
     def _progress(self) -> "_Progress":
         """Grey means that a restarted server waits for a write before it optimizes on; an empty change is one."""

@@ -7,8 +7,8 @@ the beginning of a longer one, and an engine that scores other vectors than it s
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import Literal
+from heapq import nlargest
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from indexer.store import Hit, Mode, Point, StoreError
 from model.vector import FusedVector, Parts
 
 Scoring = Literal["fused", "cls", "ot"]
-Candidate = tuple[str, float]
+Ranked = tuple[str, float]
 """Point id and the engine's score."""
 
 RRF_K = 60
@@ -33,6 +33,18 @@ RETRIES = 3
 """Live writes may change a point between its score and its vectors; the same few points seldom change so often."""
 
 
+class Candidate(Protocol):
+    """A point that an engine found. Its id becomes text only where it is looked at: few of some hundred are."""
+
+    @property
+    def id(self) -> object:
+        """The point's."""
+
+    @property
+    def score(self) -> float:
+        """The engine's, float32."""
+
+
 class _ScoreDisagrees(StoreError):
     """A point's score is not that of its vectors."""
 
@@ -42,7 +54,7 @@ def best_hits(
     mode: Mode,
     limit: int,
     *,
-    candidates: Callable[[Scoring], list[Candidate]],
+    candidates: Callable[[Scoring], Sequence[Candidate]],
     get: Callable[[Sequence[str]], list[Point]],
 ) -> list[Hit]:
     """The best `limit` of an engine's candidates, sorted by (-score, id).
@@ -68,19 +80,19 @@ def _best_hits(
     query: FusedVector,
     mode: Mode,
     limit: int,
-    candidates: Callable[[Scoring], list[Candidate]],
+    candidates: Callable[[Scoring], Sequence[Candidate]],
     get: Callable[[Sequence[str]], list[Point]],
 ) -> list[Hit]:
     if mode == "rrf":
-        ranked = reciprocal_rank_fusion(candidates("cls"), candidates("ot"))[:limit]
+        ranked = reciprocal_rank_fusion(_ranked(candidates("cls")), _ranked(candidates("ot")))[:limit]
         points = {point.id: point for point in get([id for id, _ in ranked])}
         return [Hit(points[id], parts.score, parts) for id, parts in ranked if id in points]
-    contenders = dict(_contenders(by_score(candidates(mode)), limit))
+    contenders = dict(_ranked(_contenders(candidates(mode), limit)))
     hits = [_hit(query, mode, point, contenders[point.id]) for point in get(list(contenders))]
     return sorted(hits, key=lambda hit: (-hit.score, hit.point.id))[:limit]
 
 
-def by_score(candidates: Iterable[Candidate]) -> list[Candidate]:
+def by_score(candidates: Iterable[Ranked]) -> list[Ranked]:
     """Candidates in order of (-score, id).
 
     >>> by_score([("b", 1.0), ("c", 2.0), ("a", 1.0)])
@@ -89,7 +101,7 @@ def by_score(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda candidate: (-candidate[1], candidate[0]))
 
 
-def reciprocal_rank_fusion(cls: Iterable[Candidate], ot: Iterable[Candidate]) -> list[tuple[str, Parts]]:
+def reciprocal_rank_fusion(cls: Iterable[Ranked], ot: Iterable[Ranked]) -> list[tuple[str, Parts]]:
     """Fuse two candidate lists by rank: each side adds 1 / (60 + rank), and 0 where it lacks the point.
 
     Returns:
@@ -105,15 +117,18 @@ def reciprocal_rank_fusion(cls: Iterable[Candidate], ot: Iterable[Candidate]) ->
     return sorted(fused.items(), key=lambda item: (-item[1].score, item[0]))
 
 
-def _contenders(ranked: Sequence[Candidate], limit: int) -> Iterator[Candidate]:
-    """The first `limit` candidates and those behind the cut that may belong before it."""
-    yield from ranked[:limit]
-    if len(ranked) > limit:
-        last = ranked[limit - 1][1]
-        for candidate in islice(ranked, limit, None):
-            if last - candidate[1] > TIE * max(1.0, abs(last)):
-                return
-            yield candidate
+def _ranked(candidates: Iterable[Candidate]) -> Iterator[Ranked]:
+    return ((str(candidate.id), candidate.score) for candidate in candidates)
+
+
+def _contenders(candidates: Sequence[Candidate], limit: int) -> Sequence[Candidate]:
+    """The first `limit` candidates and those behind the cut that may belong before it, in no order."""
+    if len(candidates) <= limit:
+        return candidates
+    scores = [candidate.score for candidate in candidates]
+    last = nlargest(limit, scores)[-1]
+    least = last - TIE * max(1.0, abs(last))
+    return [candidate for candidate, score in zip(candidates, scores, strict=True) if score >= least]
 
 
 def _hit(query: FusedVector, mode: Scoring, point: Point, engine_score: float) -> Hit:

@@ -45,6 +45,19 @@ class FusedVector:
         >>> one.score(two)
         Parts(cls=1.0, ot=8.0)
         """
-        _, mine, theirs = np.intersect1d(self.ot_indices, document.ot_indices, assume_unique=True, return_indices=True)
+        mine, theirs = self.shared(document)
         ot = np.dot(self.ot_values[mine].astype(np.float64), document.ot_values[theirs])
         return Parts(float(np.dot(self.cls.astype(np.float64), document.cls)), float(ot))
+
+    def shared(self, other: "FusedVector") -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where the ids that both hold stand: in this vector and in the other, int64 (m,) each.
+
+        >>> one = FusedVector(np.float32([1]), np.array([3, 7]), np.float32([1, 1]))
+        >>> two = FusedVector(np.float32([1]), np.array([7, 9]), np.float32([1, 1]))
+        >>> [positions.tolist() for positions in one.shared(two)]
+        [[1], [0]]
+        """
+        places = np.searchsorted(other.ot_indices, self.ot_indices)
+        places[places == other.ot_indices.size] = 0  # behind the last: held against any, which it does not equal
+        mine = np.flatnonzero(other.ot_indices[places] == self.ot_indices) if other.ot_indices.size else places[:0]
+        return mine, places[mine]

@@ -149,7 +149,7 @@ class Answering:
         self, desk: Desk, body: SearchOptions, asked: _Asked, wanted: Wanted, at: Cursor
     ) -> SearchResponse:
         searcher, encoding = desk.searcher, asked.encoding
-        worked, took = await desk.run(_work, searcher, body, asked, wanted, at)
+        worked, took = await desk.go_on(_work, searcher, body, asked, wanted, at)
         desk.proven = True
         took = asked.took | took
         found = bool(at.offset or worked.results)

@@ -50,6 +50,7 @@ class Desk:
         self._cache = cache
         self._flights = Flights()
         self._serial = next(SERIALS)
+        self._coming = 0
         self._uses = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -76,16 +77,21 @@ class Desk:
     async def encode_query(self, text: str, tenant: object = None) -> Encoded:
         """As `MicroBatcher.encode`, but for a query that is remembered, which took no time and was in no batch.
 
+        A query that the store would have no room for is refused now, not after it has waited for the encoder.
+
         Args:
             text: The query.
             tenant: Who asks: what one tenant asked is remembered for that tenant, or its time would tell the others.
+
+        Raises:
+            QueueFull: Too many wait for the encoder, or for a thread.
         """
-        if not self._cache.is_on:
-            return await self.batcher.encode(text)
-        key = (self.searcher.encoder.fingerprint, tenant, text)
-        if (encoding := self._cache.get("vectors", key)) is not None:
-            return Encoded(encoding, 0.0, 0.0, 0)
-        return await self._flights.join(key, partial(self._encode, key))
+        self._pool.check(self._coming)
+        self._coming += 1
+        try:
+            return await self._encoded(text, tenant)
+        finally:
+            self._coming -= 1
 
     async def answer(
         self, what: str, body: SearchOptions, make: Callable[[], Awaitable[SearchResponse]]
@@ -115,6 +121,11 @@ class Desk:
         Raises:
             QueueFull: Too many wait for a thread.
         """
+        self._pool.check()
+        return await self.go_on(function, *args, **kwargs)
+
+    async def go_on(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for a caller who was let in before and is not turned away half-way."""
         loop = asyncio.get_running_loop()
         with self.held():
             running = await self._pool.begin(partial(function, *args, **kwargs))
@@ -129,6 +140,14 @@ class Desk:
     def close(self) -> None:
         """End the threads, which nobody uses any more."""
         self._pool.close()
+
+    async def _encoded(self, text: str, tenant: object) -> Encoded:
+        if not self._cache.is_on:
+            return await self.batcher.encode(text)
+        key = (self.searcher.encoder.fingerprint, tenant, text)
+        if (encoding := self._cache.get("vectors", key)) is not None:
+            return Encoded(encoding, 0.0, 0.0, 0)
+        return await self._flights.join(key, partial(self._encode, key))
 
     async def _encode(self, key: tuple[str, object, str]) -> Encoded:
         encoded = await self.batcher.encode(key[-1])

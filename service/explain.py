@@ -7,9 +7,8 @@ vocabulary is for.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
-
-import numpy as np
 
 from model.vector import FusedVector
 from service.english import FUNCTION_WORDS, base_forms
@@ -21,8 +20,7 @@ CARRIER_SHARE = 0.1
 """A word carries the match when it contributes at least this share of what the best word does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One vocabulary entry that query and document share.
 
     Attributes:
@@ -97,18 +95,17 @@ def explain(
         document_words: The document's passage.
         vocabulary: WordPiece strings by id.
     """
-    asked, held = word_by_entry(query_words), word_by_entry(document_words)
-    shared, mine, theirs = np.intersect1d(
-        query.ot_indices, document.ot_indices, assume_unique=True, return_indices=True
-    )
-    values = zip(shared.tolist(), query.ot_values[mine].tolist(), document.ot_values[theirs].tolist(), strict=True)
+    mine, theirs = query.shared(document)
+    entries = [vocabulary[index] for index in query.ot_indices[mine].tolist()]
+    asked, words = word_by_entry(query_words), _concerned(document_words, entries)
+    held = word_by_entry(words)
+    values = zip(entries, query.ot_values[mine].tolist(), document.ot_values[theirs].tolist(), strict=True)
     terms = []
-    for index, left, right in values:
-        entry = vocabulary[index]
+    for entry, left, right in values:
         word = held.get(entry) or asked.get(entry) or spell(entry)
         terms.append(Term(entry, word, left, right, left * right, entry in asked, entry in held))
     terms.sort(key=lambda term: (-term.contribution, term.entry))
-    return Explanation(terms, _carriers(document_words, terms))
+    return Explanation(terms, _carriers(words, terms))
 
 
 def word_by_entry(words: Iterable[Word]) -> dict[str, str]:
@@ -132,6 +129,17 @@ def spell(entry: str) -> str:
     return f"-{entry.removeprefix(PIECE)}" if entry.startswith(PIECE) else entry
 
 
+def _concerned(words: Iterable[Word], entries: Iterable[str]) -> list[Word]:
+    """The words that hold one of the entries or are another form of one: few of a text; the others are left early."""
+    wanted = frozenset(form for entry in entries for form in base_forms(entry))
+    return [word for word in words if not wanted.isdisjoint(_keys(word))]
+
+
+@lru_cache(2**15)
+def _keys(word: Word) -> frozenset[str]:
+    return base_forms(word.text).union(word.entries)
+
+
 def _carriers(words: Iterable[Word], terms: Sequence[Term]) -> dict[str, float]:
     """Weight by word, without those that hardly matter, and without function words unless there are no others."""
     contributions = {term.entry: term.contribution for term in terms}
@@ -140,11 +148,10 @@ def _carriers(words: Iterable[Word], terms: Sequence[Term]) -> dict[str, float]:
         for form in base_forms(term.entry):
             by_form.setdefault(form, term.contribution)  # terms come with the largest first
     weights: dict[str, float] = {}
-    for word in words:
-        if word.text not in weights:
-            weight = sum(contributions.get(entry, 0.0) for entry in set(word.entries))
-            weights[word.text] = weight or max(by_form.get(form, 0.0) for form in base_forms(word.text))
-    telling = {word: weight for word, weight in weights.items() if word not in FUNCTION_WORDS and weight > 0}
+    for text, pieces in words:
+        weight = sum(contributions.get(entry, 0.0) for entry in set(pieces))
+        weights.setdefault(text, weight or max(by_form.get(form, 0.0) for form in base_forms(text)))
+    telling = {word: weight for word, weight in weights.items() if word not in FUNCTION_WORDS}
     shown = telling or weights
     least = CARRIER_SHARE * max(shown.values(), default=0.0)
-    return {word: weight for word, weight in shown.items() if weight > 0 and weight >= least}
+    return {word: weight for word, weight in shown.items() if weight >= least}

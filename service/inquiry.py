@@ -81,7 +81,7 @@ def explain_point(searcher: Searcher, inquiry: Inquiry, point: Point) -> Explain
         parts=PartsOut(cls=parts.cls, ot=parts.ot),
         passage=passage_out(point),
         words=[WordOut(**asdict(word)) for word in shared_words(terms)],
-        terms=[TermOut(**asdict(term)) for term in terms],
+        terms=[TermOut(**term._asdict()) for term in terms],
         unmatched=UnmatchedOut(
             query=_out(lonely_words(vector, point.vector, asked, vocabulary)),
             document=_out(lonely_words(point.vector, vector, held, vocabulary)),

@@ -35,14 +35,21 @@ class Pool:
         self._rate = DrainRate(max_wait_s)
         self.depth = 0
 
-    async def begin(self, call: Callable[[], T]) -> "Future[T]":
-        """Wait for a thread, and return the future of the call that has begun in it.
+    def check(self, coming: int = 0) -> None:
+        """Whether there is room for one more caller.
+
+        Args:
+            coming: Callers who were let in and do not wait yet.
 
         Raises:
-            QueueFull: `max_queue` callers are waiting, or so many that this one would wait too long.
+            QueueFull: `max_queue` callers are before this one, or so many that it would wait too long.
         """
-        if self._free.locked():
-            self._rate.check(self.depth, f"{self.depth} searches are waiting for the store", most=self._max_queue)
+        if coming or self._free.locked():
+            before = self.depth + coming
+            self._rate.check(before, f"{before} searches are waiting for the store", most=self._max_queue)
+
+    async def begin(self, call: Callable[[], T]) -> "Future[T]":
+        """Wait for a thread, and return the future of the call that has begun in it. `check` says for how long."""
         self.depth += 1
         try:
             await self._free.acquire()

@@ -1,7 +1,6 @@
 """From hits to the answer that goes over the wire."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 
 from indexer.points import place
 from indexer.store import Hit, Mode, Point
@@ -11,13 +10,10 @@ from service.schemas import (
     IndexOut,
     Meta,
     ModelOut,
-    PartsOut,
     PassageOut,
     QueryOut,
     ResultOut,
-    RunOut,
     SearchResponse,
-    TermOut,
     With,
 )
 from service.searcher import Searcher
@@ -66,15 +62,16 @@ def _result(
     payload = hit.point.payload
     explanation = searcher.explain(words, encoding.vector, hit.point)
     text, metadata = str(payload.get("text", "")), payload.get("metadata")
-    return ResultOut(
-        id=str(payload["doc_id"]),
-        score=hit.score,
-        parts=PartsOut(cls=hit.parts.cls, ot=hit.parts.ot) if "parts" in with_ else None,
-        title=str(payload.get("title", "")),
-        text=text,
-        passage=passage_out(hit.point),
-        url=str(payload.get("url", "")),
-        metadata=metadata if isinstance(metadata, dict) else {},
-        highlights=[RunOut(text=run.text, match=run.match) for run in snippet(text, explanation.carriers)],
-        explain=[TermOut(**asdict(term)) for term in explanation.terms] if "explain" in with_ else None,
-    )
+    result = {
+        "id": str(payload["doc_id"]),
+        "score": hit.score,
+        "parts": hit.parts if "parts" in with_ else None,
+        "title": str(payload.get("title", "")),
+        "text": text,
+        "passage": passage_out(hit.point),
+        "url": str(payload.get("url", "")),
+        "metadata": metadata if isinstance(metadata, dict) else {},
+        "highlights": snippet(text, explanation.carriers),
+        "explain": explanation.terms if "explain" in with_ else None,
+    }
+    return ResultOut.model_validate(result, from_attributes=True)

@@ -345,8 +345,8 @@ class Serving:
 
     @property
     def _max_wait_s(self) -> float:
-        """A third of the time that a request has: there are two queues to wait in, and the work itself."""
-        return self._settings.timeout_ms / 3000
+        """A fifth of the time that a request has: rather a clear no at once than an answer that nobody waits for."""
+        return self._settings.timeout_ms / 5000
 
     def _batcher(self, searcher: Searcher) -> MicroBatcher:
         encoder, settings = searcher.encoder, self._settings

@@ -9,9 +9,9 @@ parser nor an opinion on how Python counts characters.
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from operator import attrgetter
 from typing import NamedTuple
 
 WIDTH = 240
@@ -64,8 +64,7 @@ def snippet(text: str, weights: Mapping[str, float], *, width: int = WIDTH) -> l
     ['…a ', 'file', ' with ', 'zlib', '.']
     """
     text = " ".join(text[:READ].split())
-    words = ((found, fold(found.group())) for found in WORD.finditer(text))
-    matches = [_Word(found.start(), found.end(), folded) for found, folded in words if folded in weights]
+    matches = _matches(text, weights)
     if len(text) <= width or not matches:
         stretches = [_Stretch(0, _end(text, 0, width), frozenset())]
     else:
@@ -83,6 +82,15 @@ def fold(word: str) -> str:
         return word.lower()
     decomposed = unicodedata.normalize("NFD", word.lower())
     return "".join(letter for letter in decomposed if unicodedata.category(letter) != "Mn")
+
+
+def _matches(text: str, weights: Container[str]) -> list[_Word]:
+    """The words of a text that weigh something, folded; plain text is folded as a whole, where each letter stays."""
+    if text.isascii():
+        words = ((found, found.group()) for found in WORD.finditer(text.lower()))
+    else:
+        words = ((found, fold(found.group())) for found in WORD.finditer(text))
+    return [_Word(*found.span(), folded) for found, folded in words if folded in weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +127,15 @@ class _Finder:
         earliest = sentences[bisect_left(sentences, len(self.text) - width) :]
         begin = min([begin, *earliest[:1]])
         end = _end(self.text, begin, width)
-        inside = takewhile(lambda match: match.end <= end, self.matches[number:])
-        return _Stretch(begin, end, frozenset(match.folded for match in inside))
+        beyond = bisect_right(self.matches, end, key=attrgetter("end"))
+        return _Stretch(begin, end, frozenset(match.folded for match in self.matches[number:beyond]))
 
     def heaviest(self, stretches: Sequence[_Stretch], besides: frozenset[str] = frozenset()) -> _Stretch:
         """The first of those whose words weigh most, those left out that are shown already."""
         return max(stretches, key=lambda each: self.weight(each.shows - besides))
 
     def weight(self, words: frozenset[str]) -> float:
-        return sum(self.weights[word] for word in words)
+        return sum(map(self.weights.__getitem__, words))
 
 
 def _end(text: str, begin: int, width: int) -> int:

@@ -7,6 +7,7 @@ letters or by what the tokenizer treats apart, is tokenized as a whole.
 
 import re
 from functools import lru_cache
+from itertools import chain
 
 from model.encoder import Encoder
 from service.explain import Word, split_words
@@ -32,7 +33,7 @@ class Splitter:
         if NOT_PLAIN.search(text):
             return list(dict.fromkeys(self._tokenized(text)))
         pieces = dict.fromkeys(PIECE.findall(text))
-        return list(dict.fromkeys(word for piece in pieces for word in self._of_piece(piece)))
+        return list(dict.fromkeys(chain.from_iterable(map(self._of_piece, pieces))))
 
     def _tokenized(self, text: str) -> list[Word]:
         return split_words(self._encoder.vocabulary[entry] for entry in self._encoder.token_ids(text))

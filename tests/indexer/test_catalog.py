@@ -1,6 +1,7 @@
 """Artifacts are kept beside builds; what goes live is ready and has every write; rollback knows what was live."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,8 +84,9 @@ def test_a_build_that_is_not_ready_is_refused_before_anything_is_written_into_it
 
 
 def test_a_build_that_somebody_reads_does_not_go_live_without_the_live_writes(
-    settings: IndexSettings, tiny_artifact: Artifact
+    settings: IndexSettings, tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("indexer.catalog.LETTING_GO_S", 0.0)
     engine = EdgeEngine(settings.data)
     one, two = (add(settings, engine, tiny_artifact, id, day) for id, day in (("one", 1), ("two", 2)))
     one, two = publish(settings, engine, one), publish(settings, engine, two)
@@ -98,6 +100,22 @@ def test_a_build_that_somebody_reads_does_not_go_live_without_the_live_writes(
     with closing(engine.open("test-birds")):
         assert publish(settings, engine, two) == two, "whoever writes to what is live replays by itself"
     assert rollback(settings, engine, "test-birds").journal == 1
+
+
+def test_a_build_that_a_service_is_just_letting_go_is_waited_for(
+    settings: IndexSettings, tiny_artifact: Artifact
+) -> None:
+    engine = EdgeEngine(settings.data)
+    for id, day in (("one", 1), ("two", 2)):
+        publish(settings, engine, add(settings, engine, tiny_artifact, id, day))
+    engine.journal("test-birds").append([Write.delete("gull")])
+    left = engine.open("test-birds", "one")
+    with ThreadPoolExecutor(1) as operator:
+        going_back = operator.submit(rollback, settings, engine, "test-birds")
+        with pytest.raises(TimeoutError):
+            going_back.result(0.2)
+        left.close()
+        assert (going_back.result().id, going_back.result().journal) == ("one", 1)
 
 
 def test_rollback_goes_back_to_what_was_live_and_not_to_what_is_older(

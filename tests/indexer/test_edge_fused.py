@@ -45,7 +45,8 @@ def test_the_best_of_both_lists_are_all_there_with_their_whole_score(
         cls = sorted(parts, key=lambda id: -parts[id].cls)[:DEPTH]
         ot = sorted((id for id in parts if parts[id].ot), key=lambda id: -parts[id].ot)[:DEPTH]
         best = sorted({*cls, *ot}, key=lambda id: -parts[id].score)[:limit]
-        found = dict(fused_candidates(store._shard, query, limit=limit, depth=DEPTH, filter=clauses))
+        candidates = fused_candidates(store._shard, query, limit=limit, depth=DEPTH, filter=clauses)
+        found = {str(candidate.id): candidate.score for candidate in candidates}
         assert found.keys() >= set(best)
         assert found == pytest.approx({id: parts[id].score for id in found}, abs=1e-4)
 
@@ -56,7 +57,7 @@ def test_what_words_alone_have_found_is_scored_whatever_the_limit(store: EdgeSto
         parts = {point.id: query.score(point.vector) for point in points}
         ot = sorted((id for id in parts if parts[id].ot), key=lambda id: -parts[id].ot)[:DEPTH]
         found = fused_candidates(store._shard, query, limit=1, depth=DEPTH, filter=None)
-        assert {candidate.id for candidate in found} >= set(ot)
+        assert {str(candidate.id) for candidate in found} >= set(ot)
 
 
 SCORES = st.dictionaries(st.integers(0, 30), st.floats(-5, 5).map(lambda score: round(score, 2)), max_size=20)

@@ -1,5 +1,8 @@
 """The order of hits, apart from any engine."""
 
+from itertools import starmap
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,11 @@ from tests.indexer.brute_force import random_points, random_queries
 
 IDS = st.sampled_from("abcdefgh")
 SIDE = st.dictionaries(IDS, st.floats(-4, 4).map(lambda score: round(score, 1))).map(lambda side: list(side.items()))
+
+
+class Found(NamedTuple):
+    id: str
+    score: float
 
 
 @given(cls=SIDE, ot=SIDE)
@@ -34,10 +42,10 @@ def test_fusing_a_side_with_itself_keeps_its_order(side: list[tuple[str, float]]
 def test_an_engine_that_scores_other_vectors_than_it_stores_is_found_out() -> None:
     points = {point.id: point for point in random_points(3, seed=1)}
     (query,) = random_queries(1, seed=1)
-    scores = [(id, query.score(point.vector).score) for id, point in points.items()]
-    wrong = [(id, score + 0.1) for id, score in scores]
+    scores = [Found(id, query.score(point.vector).score) for id, point in points.items()]
+    wrong = [Found(id, score + 0.1) for id, score in scores]
 
-    def hits(candidates: list[tuple[str, float]]) -> list[str]:
+    def hits(candidates: list[Found]) -> list[str]:
         found = best_hits(
             query, "fused", 3, candidates=lambda _: candidates, get=lambda ids: [points[id] for id in ids]
         )
@@ -52,7 +60,7 @@ def test_a_point_that_changes_during_the_search_is_scored_again() -> None:
     before, after = random_points(1, seed=1)[0], random_points(1, seed=2)[0]
     (query,) = random_queries(1, seed=1)
     scores = iter([query.score(point.vector).score for point in (before, after)])
-    found = best_hits(query, "fused", 1, candidates=lambda _: [(after.id, next(scores))], get=lambda _: [after])
+    found = best_hits(query, "fused", 1, candidates=lambda _: [Found(after.id, next(scores))], get=lambda _: [after])
     assert [(hit.point, hit.score) for hit in found] == [(after, query.score(after.vector).score)]
 
 
@@ -66,16 +74,15 @@ def test_scores_that_float32_cannot_order_are_ordered_by_their_vectors() -> None
     assert blurred[worse] > blurred[better]
     near = points[better].vector
     twins = {id: type(point)(id, near, {}) for id, point in points.items()}
-    (hit,) = best_hits(
-        query, "fused", 1, candidates=lambda _: list(blurred.items()), get=lambda ids: [twins[id] for id in ids]
-    )
+    ranked = [*starmap(Found, blurred.items())]
+    (hit,) = best_hits(query, "fused", 1, candidates=lambda _: ranked, get=lambda ids: [twins[id] for id in ids])
     assert hit.point.id == min(twins)
 
 
 def test_a_point_that_vanished_during_the_search_is_left_out() -> None:
     (point, gone) = random_points(2, seed=3)
     (query,) = random_queries(1, seed=3)
-    scores = [(each.id, query.score(each.vector).score) for each in (point, gone)]
+    scores = [Found(each.id, query.score(each.vector).score) for each in (point, gone)]
     modes: tuple[Mode, ...] = ("fused", "rrf")
     for mode in modes:
         hits = best_hits(query, mode, 2, candidates=lambda _: scores, get=lambda _: [point])

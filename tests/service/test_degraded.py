@@ -1,7 +1,7 @@
 """A store that is away, slow or half there: an honest answer within the deadline, and back to normal by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from indexer.build import BuildOptions, build_index
 from indexer.catalog import keep_artifact
 from indexer.documents import Document
 from model.artifact import Artifact
-from model.encoder import Encoder
+from model.encoder import Encoder, Encoding, Tokenized
 from service.settings import Settings
 from tests.service.conftest import Serve
 from tests.service.qdrant_server import Fault, QdrantServer, qdrant_server
@@ -48,10 +48,10 @@ def site(tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path_factory: pytes
 
 
 @asynccontextmanager
-async def running(serve: Serve, site: Site, timeout_ms: int) -> AsyncIterator[httpx.AsyncClient]:
+async def running(serve: Serve, site: Site, timeout_ms: int, **changes: object) -> AsyncIterator[httpx.AsyncClient]:
     """A service that has both indexes open; all is well again when it ends."""
     settings = {"data": site.data, "timeout_ms": timeout_ms, "switch_s": 0.05, "store_threads": THREADS}
-    async with serve(qdrant_url=site.server.url, **settings) as client:
+    async with serve(qdrant_url=site.server.url, **settings, **changes) as client:
         try:
             await until_ready(client, 200)
             assert (await search(client, "letters")).status_code == 200
@@ -120,6 +120,31 @@ async def test_nothing_piles_up_behind_a_store_that_hangs(serve: Serve, site: Si
         assert not site.server.hanging.acquire(blocking=False)
         site.server.mends()
         assert (await search(client)).status_code == 200
+
+
+async def test_who_has_no_room_at_the_store_is_refused_before_anything_is_encoded(
+    serve: Serve, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = Encoder.encode_tokenized
+
+    def counted(encoder: Encoder, texts: Sequence[Tokenized]) -> list[Encoding]:
+        encoded.append(len(texts))
+        return encode(encoder, texts)
+
+    monkeypatch.setattr(Encoder, "encode_tokenized", counted)
+    async with running(serve, site, LONG_MS, max_queue=2, cache_mb=0) as client:
+        stuck = await hang(client, site, callers=THREADS)
+        stuck += [asyncio.create_task(search(client)) for _ in range(2)]
+        async with asyncio.timeout(60):
+            while "dupmae_store_queue_depth 2.0" not in (await client.get("/metrics")).text.splitlines():
+                await asyncio.sleep(0.01)
+        before = sum(encoded)
+        refused = await asyncio.gather(*(search(client) for _ in range(5)))
+        assert {answer.status_code for answer in refused} == {429}
+        assert sum(encoded) == before
+        site.server.mends()
+        assert {answer.status_code for answer in await asyncio.gather(*stuck)} == {200}
 
 
 async def test_a_service_that_starts_before_its_store_is_ready_when_that_is(serve: Serve, site: Site) -> None:

@@ -90,8 +90,8 @@ async def test_an_answer_is_made_into_json_once(searched: tuple[Operations, Oper
 
 async def test_a_search_calls_no_more_of_our_functions_than_it_did(searched: tuple[Operations, Operations]) -> None:
     one, five = searched
-    assert one[OUR_CALLS] <= 450 * ROOM
-    assert (five[OUR_CALLS] - one[OUR_CALLS]) / 4 <= 180 * ROOM, "a hit more"
+    assert one[OUR_CALLS] <= 391 * ROOM
+    assert (five[OUR_CALLS] - one[OUR_CALLS]) / 4 <= 107 * ROOM, "a hit more"
 
 
 async def test_searches_of_a_batch_share_the_call_of_the_graph(serve: Serve) -> None:
@@ -112,7 +112,7 @@ async def test_a_remembered_answer_asks_neither_the_model_nor_the_engine(serve: 
             again = await cost(client, operations, "/v1/search", query="a ship", limit=5)
     assert again[RUN] == 0
     assert not again.of_the_engine()
-    assert again[OUR_CALLS] <= 110 * ROOM
+    assert again[OUR_CALLS] <= 98 * ROOM
 
 
 async def test_counting_is_the_same_every_time(serve: Serve) -> None:

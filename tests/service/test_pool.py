@@ -80,10 +80,18 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
     await calls.until_entered()
     second = await ask(pool, calls, 2)
     with pytest.raises(QueueFull, match="1 searches are waiting for the store; ask again in 1 s"):
-        await pool.begin(calls.numbered(3))
+        pool.check()
     calls.gate.set()
     assert await asyncio.gather(*first, *second) == [1, 2]
     assert await ask_one(pool, calls, 4) == 4
+    pool.close()
+
+
+async def test_those_who_are_still_on_their_way_count() -> None:
+    pool = Pool(1, max_queue=2)
+    pool.check(coming=1)
+    with pytest.raises(QueueFull, match="2 searches are waiting for the store"):
+        pool.check(coming=2)
     pool.close()
 
 
