@@ -77,9 +77,11 @@ class Cut:
 
     def __init__(self, path: Path) -> None:
         import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         model = ir.load(path)
         del model.graph.outputs[1:]
+        RemoveUnusedNodesPass()(model)
         self._session = session_of(ir.to_proto(model).SerializeToString())
 
     def run(self, _: Sequence[str], feed: dict[str, Any]) -> list[Any]:
