@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -102,7 +103,13 @@ PARTS = (
         (2, 0.7),
         figures=False,
     ),
-    Part("build", "documents a second of a whole build beside encoding alone", "build.py", minutes=(5, 0)),
+    Part(
+        "build",
+        "documents a second of a whole build beside encoding alone",
+        "build.py",
+        ("--documents", "600"),
+        minutes=(4, 0),
+    ),
     Part(
         "training", "the vocabulary head in training: memory and time, against the naive form", "lpu.py", needs="torch"
     ),
@@ -122,11 +129,22 @@ def main() -> None:
     out = given.out / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     out.mkdir(parents=True)
     prepare(environment, out / "corpus.jsonl")
-    records = [run(part, arguments, out, environment) for part, arguments in runs]
+    records = run_all(runs, out, environment)
     summary = {"machine": machine(), "quick": given.quick, "parts": records, "left_out": left_out}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     drawn = draw(records, out / "figures.png")
-    finish(records, out, drawn)
+    finish(runs, records, out, drawn)
+
+
+def run_all(
+    runs: Sequence[tuple[Part, tuple[str, ...]]], out: Path, environment: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Run them; Ctrl-C keeps what is finished."""
+    records: list[dict[str, Any]] = []
+    with suppress(KeyboardInterrupt):
+        for part, arguments in runs:
+            records.append(run(part, arguments, out, environment))
+    return records
 
 
 def plan(parts: Sequence[Part], *, quick: bool) -> tuple[list[tuple[Part, tuple[str, ...]]], dict[str, str]]:
@@ -177,9 +195,13 @@ def run(part: Part, arguments: Sequence[str], out: Path, environment: Mapping[st
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as child:
         assert child.stdout is not None
-        for line in child.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
+        try:
+            for line in child.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        except KeyboardInterrupt:
+            child.kill()
+            raise
     print(flush=True)
     (out / f"{part.name}.txt").write_text("".join(lines))
     return {
@@ -249,13 +271,18 @@ def draw_bars(axis: Any, panel: Mapping[str, Any]) -> None:
     axis.legend(fontsize=7)
 
 
-def finish(records: Sequence[Mapping[str, Any]], out: Path, drawn: bool) -> None:
-    """Say where everything is and what failed; exit 1 if something did."""
+def finish(
+    runs: Sequence[tuple[Part, tuple[str, ...]]], records: Sequence[Mapping[str, Any]], out: Path, drawn: bool
+) -> None:
+    """Say where everything is and what failed or was not reached; exit 1 if something was."""
     failed = [record["part"] for record in records if record["exit_code"]]
-    print(f"{len(records) - len(failed)} of {len(records)} parts, load {os.getloadavg()[0]:.1f} now")
+    missing = [part.name for part, _ in runs[len(records) :]]
+    print(f"{len(records) - len(failed)} of {len(runs)} parts, load {os.getloadavg()[0]:.1f} now")
     print(f"figures and tables: {out}" + ("" if drawn else "; no picture: pip install matplotlib"))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}; see their .txt there")
+    if missing:
+        sys.exit(f"interrupted before the end of: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

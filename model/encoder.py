@@ -30,6 +30,9 @@ Provider = Literal["cpu", "cuda"]
 CACHED_TOKENS = 512
 """Padded tokens of a batch on a CPU: at most 3 MB between two layers of 384 dimensions, about what a core caches."""
 
+OLDEST_FOR_INT8 = (1, 26)
+"""ONNX Runtime 1.22 to 1.24 multiply int8 wrongly with AMX, where columns are more than 16 and no multiple of it."""
+
 LEAST_TOKENS = 64
 """Texts are not spread over threads in batches smaller than this: each batch reads all the weights."""
 
@@ -347,6 +350,7 @@ def _load_session(artifact: Artifact, provider: Provider, *, arena: bool) -> Any
         raise ProviderError(
             'ONNX Runtime is not installed; install it with `pip install "dupmae-search[cpu]"` (or [gpu])'
         ) from error
+    _check_version(artifact, onnxruntime.__version__)
     wanted = _provider_name(artifact, provider, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # of each batch
@@ -361,6 +365,16 @@ def _load_session(artifact: Artifact, provider: Provider, *, arena: bool) -> Any
         )
     _check_graph(session, artifact.manifest)
     return session
+
+
+def _check_version(artifact: Artifact, version: str) -> None:
+    oldest = ".".join(map(str, OLDEST_FOR_INT8))
+    found = tuple(int(part) for part in version.split(".")[:2])
+    if artifact.manifest.precision == "int8" and found < OLDEST_FOR_INT8:
+        raise ProviderError(
+            f"ONNX Runtime {version} multiplies int8 wrongly on some processors; "
+            f"install {oldest} or newer with `pip install 'onnxruntime>={oldest}'`"
+        )
 
 
 def _provider_name(artifact: Artifact, provider: Provider, available: list[str]) -> str:

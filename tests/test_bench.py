@@ -39,17 +39,28 @@ def test_a_part_that_fails_is_named_and_the_others_run(
 ) -> None:
     sources = {"lines": WORKS, "broken": FAILS, "bars": BARS}
     parts = [part(suite, tmp_path, name, source) for name, source in sources.items()]
-    records = [suite.run(each, (), tmp_path, {}) for each in parts]
+    runs = [(each, ()) for each in parts]
+    records = suite.run_all(runs, tmp_path, {})
     assert [bool(record["exit_code"]) for record in records] == [False, True, False]
     assert [bool(record["figures"]) for record in records] == [True, False, True]
     assert suite.draw(records, tmp_path / "figures.png")
     with pytest.raises(SystemExit, match="failed: broken"):
-        suite.finish(records, tmp_path, True)
+        suite.finish(runs, records, tmp_path, True)
     shown = capsys.readouterr().out
     assert "half a table\nno index here" in shown
     assert "2 of 3 parts" in shown
     assert (tmp_path / "broken.txt").read_text() == "half a table\nno index here\n"
     assert (tmp_path / "figures.png").stat().st_size > 10_000
+
+
+def test_what_is_finished_before_ctrl_c_is_kept(suite: ModuleType, tmp_path: Path) -> None:
+    stop = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(5)"
+    sources = {"lines": WORKS, "stopped": stop, "never": WORKS}
+    runs = [(part(suite, tmp_path, name, source), ()) for name, source in sources.items()]
+    records = suite.run_all(runs, tmp_path, {})
+    assert [record["part"] for record in records] == ["lines"]
+    with pytest.raises(SystemExit, match="interrupted before the end of: stopped, never"):
+        suite.finish(runs, records, tmp_path, False)
 
 
 def test_figures_say_what_made_them_and_where(suite: ModuleType, tmp_path: Path) -> None:

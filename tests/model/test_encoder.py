@@ -197,3 +197,12 @@ def test_vectors_do_not_depend_on_whether_memory_is_kept(tiny_artifact: Artifact
     for kept, fresh in zip(with_arena.encode_queries(texts), without.encode_queries(texts), strict=True):
         np.testing.assert_array_equal(kept.vector.cls, fresh.vector.cls)
         np.testing.assert_array_equal(kept.vector.ot_values, fresh.vector.ot_values)
+
+
+def test_an_onnx_runtime_that_multiplies_int8_wrongly_is_refused(
+    tiny_artifact: Artifact, tiny_artifact_int8: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", "1.24.4")
+    with pytest.raises(ProviderError, match=r"1\.24\.4 multiplies int8 wrongly.*pip install 'onnxruntime>=1\.26'"):
+        Encoder(tiny_artifact_int8)
+    Encoder(tiny_artifact, threads=1)
