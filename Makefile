@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose check format lock clean
+.PHONY: help demo bench test test-compose check format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ demo: $(VENV)/runtime ## Index Python's own documentation and serve it on http:/
 
 test: check ## Check, then run every test that this machine can run
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+bench: $(VENV)/bench ## Measure speed and memory: tables, JSON and a picture in bench/results; BENCH=--quick for 3 minutes
+	@$(BIN)/python bench/suite.py $(BENCH)
 
 test-compose: $(VENV)/dev ## Build the images and bring up the stack, with podman: needs root and minutes
 	TEST_COMPOSE=1 $(BIN)/python -m pytest -s -m compose tests/deploy
@@ -56,6 +59,11 @@ $(BIN)/python:
 $(VENV)/runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing what serving needs (once, about half a minute)"
 	@$(INSTALL) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/runtime
+	@echo "Installing what is measured beside, and what draws (once)"
+	@$(INSTALL) --editable '.[cpu,bench]'
 	@touch $@
 
 # torch comes first and pinned: resolved together with the rest, a range takes the newest build for CUDA, several GB.

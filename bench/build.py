@@ -1,18 +1,20 @@
 """Documents per second of a whole build, beside those of encoding alone: what reading and writing cost.
 
-    python bench/build.py SOURCE [--documents 1500] [--rounds 3]
+    python bench/build.py [SOURCE] [--documents 1500] [--rounds 3]
 
-Both read the same documents, alternately, so that a busy machine slows both. `share` is build over encoding alone, by
+Without a source it reads the documentation of the Python that runs, as `dupmae demo` does. Encoding alone and builds
+read the same documents, alternately, so that a busy machine slows both. `share` is build over encoding alone, by
 the median of the rounds. The time of the graph (`optimize`) is not in it; it is printed by itself.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+
+from record import parser_of, write
 
 from indexer.build import BuildOptions, build_index
 from indexer.chunking import Chunker
@@ -23,6 +25,7 @@ from indexer.encoding import encode_passages
 from indexer.filling import Tally, windows
 from indexer.settings import IndexSettings
 from indexer.sources import read_documents
+from indexer.stdlib import read_stdlib
 from indexer.store import Chunking
 from model.artifact import BUNDLED, Artifact
 from model.encoder import Encoder
@@ -56,14 +59,14 @@ def build(encoder: Encoder, documents: Sequence[Document], processes: int) -> tu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
+    parser = parser_of(__doc__)
+    parser.add_argument("source", nargs="?")
     parser.add_argument("--documents", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--artifact", type=Path, default=BUNDLED)
     given = parser.parse_args()
-    records = (record for record in read_documents([given.source]) if isinstance(record, Document))
-    documents = list(islice(records, given.documents))
+    read = read_documents([given.source]) if given.source else read_stdlib()
+    documents = list(islice((record for record in read if isinstance(record, Document)), given.documents))
     encoder = Encoder(Artifact.open(given.artifact))
     encode_alone(encoder, documents[:64])
     alone, whole, apart, graph = [], [], [], []
@@ -75,10 +78,13 @@ def main() -> None:
         apart.append(build(encoder, documents, 2)[0])
     base = statistics.median(alone)
     print(f"{len(documents):,} documents, {given.rounds} rounds, graph {statistics.median(graph):.1f} s")
+    rows = []
     for name, seconds in (("encoding alone", alone), ("build", whole), ("build, --encoders 2", apart)):
         median = statistics.median(seconds)
         spread = f"{min(seconds):.1f} to {max(seconds):.1f} s"
         print(f"{name:22s} {len(documents) / median:8.1f}/s  share {base / median:.3f}  {spread}")
+        rows.append({"what": name, "documents_per_s": len(documents) / median, "share": base / median})
+    write(given.json, rows)
 
 
 if __name__ == "__main__":

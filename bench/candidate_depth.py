@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from record import parser_of, picture, write
 
 from indexer.documents import load_queries
 from indexer.edge import EdgeEngine
@@ -65,6 +66,7 @@ def main() -> None:
         expected = [truth.top(query) for query in queries]
         print(f"{len(points):,} points, {len(queries)} queries, {points[0].vector.cls.size} dimensions")
         print(f"{'depth':>6} {f'overlap@{TOP}':>10} {'same order':>10} {'ms/query':>9}")
+        rows = []
         for depth in DEPTHS:
             began = time.perf_counter()
             found = [[hit.point.id for hit in store.search(query, limit=TOP, depth=depth)] for query in queries]
@@ -72,10 +74,18 @@ def main() -> None:
             overlap = np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, expected, strict=True)])
             same = np.mean([a == b for a, b in zip(found, expected, strict=True)])
             print(f"{depth:>6} {overlap:>10.4f} {same:>10.4f} {elapsed_ms:>9.2f}")
+            rows.append({"depth": depth, "overlap": float(overlap), "same_order": float(same), "ms": elapsed_ms})
+    series = {key: [(row["depth"], row[key]) for row in rows] for key in ("overlap", "same_order")}
+    title = f"Candidate depth, {len(points):,} points"
+    pictures = [picture(title, "candidates of each side", f"of the true top {TOP}", series)]
+    pictures.append(
+        picture(title, "candidates of each side", "ms a query", {"fused": [(r["depth"], r["ms"]) for r in rows]})
+    )
+    write(arguments.json, rows, pictures)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, help="data folder with an embedded index; random vectors when unset")
     parser.add_argument("--index", default="default", help="name of the index in --data")
     parser.add_argument("--queries", type=Path, help="BEIR folder whose queries are encoded; needed with --data")

@@ -22,6 +22,7 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from record import parser_of, write
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -146,7 +147,7 @@ def compare(args: argparse.Namespace, case: str) -> dict[str, float | str]:
     found: dict[str, list[dict[str, float]]] = {"naive": [], "ours": []}
     for _ in range(args.repeats):
         for form, results in found.items():
-            options = vars(args) | {"case": case, "form": form}
+            options = vars(args) | {"case": case, "form": form, "json": False}
             words = [
                 f"--{name.replace('_', '-')}={value}" for name, value in options.items() if not isinstance(value, bool)
             ]
@@ -173,7 +174,7 @@ def compare(args: argparse.Namespace, case: str) -> dict[str, float | str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--case", choices=(*CASES, "all"), default="all")
     parser.add_argument("--form", choices=("both", "naive", "ours"), default="both", help="one form: this process")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -186,19 +187,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device, for its share")
     parser.add_argument("--profile", action="store_true", help="where the time goes, on stderr")
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.form != "both":
         print(json.dumps(measure(args)))
         return
-    as_json, args.json = args.json, False
     rows = [compare(args, case) for case in (CASES if args.case == "all" else (args.case,))]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
     for row in rows:
         figures = (f"{name} {value:,.2f}" for name, value in row.items() if isinstance(value, float))
         print(f"{row['case']:7}", "  ".join(figures))
+    write(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 Each layout is built in a folder of its own and searched by a fresh process, which reports what it grew by.
 """
 
-import argparse
 import multiprocessing
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from candidate_depth import BATCH, DENSE_DIM, TOP, Truth, random_vector
+from record import parser_of, write
 
 from indexer.collection import PRESETS, CollectionOptions, parse_options
 from indexer.edge import EdgeEngine
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--more", action="append", default=[], help="KEY=VALUE,... over the preset laptop")
@@ -55,15 +55,20 @@ def main() -> None:
         "| layout | bytes on disk a point | RAM grown by, MB | overlap@10, fused | cls | ms a query, fused | build, s |"
     )
     print("|---|---|---|---|---|---|---|")
+    rows = []
     for name, options in layouts.items():
         with tempfile.TemporaryDirectory() as folder:
             seconds = make(Path(folder), points, options)
             size = sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*"))
             with multiprocessing.get_context("spawn").Pool(1) as fresh:
                 found = fresh.apply(search, (Path(folder), queries))
-        row = [f"{size / len(points):,.0f}", f"{found.memory_mb:.0f}", overlap(found.fused, fused)]
-        row += [overlap(found.cls, cls), f"{found.ms:.1f}", f"{seconds:.0f}"]
-        print(f"| {name} | {' | '.join(row)} |", flush=True)
+        shown = [f"{size / len(points):,.0f}", f"{found.memory_mb:.0f}", overlap(found.fused, fused)]
+        shown += [overlap(found.cls, cls), f"{found.ms:.1f}", f"{seconds:.0f}"]
+        print(f"| {name} | {' | '.join(shown)} |", flush=True)
+        rows.append({"layout": name, "bytes": size / len(points), "memory_mb": found.memory_mb, "ms": found.ms})
+        rows[-1] |= {"overlap": float(overlap(found.fused, fused)), "overlap_cls": float(overlap(found.cls, cls))}
+        rows[-1]["build_s"] = seconds
+    write(arguments.json, rows)
 
 
 def make(folder: Path, points: Sequence[Point], options: CollectionOptions) -> float:

@@ -13,9 +13,9 @@ from indexer.commands.evaluate import evaluate
 from indexer.commands.mine import mine
 from indexer.commands.publish import publish, rollback, verify
 
-__all__ = ["app", "evaluate"]
+__all__ = ["app", "evaluate", "evaluation"]
 
-app = typer.Typer(help="Build, publish and remove indexes.", no_args_is_help=True)
+app = typer.Typer(help="Build, publish and remove indexes.", no_args_is_help=True, add_completion=False)
 
 BUILD_EXAMPLES = """Example: dupmae index build articles.jsonl.gz --field metadata.lang=keyword
 
@@ -38,3 +38,6 @@ app.command(epilog="Example: dupmae index delete 20260102-030405-abc123")(delete
 app.command(epilog="Example: dupmae index backup notes-2026-01-02.tar.zst --index notes")(backup)
 app.command(epilog="Example: dupmae index restore notes-2026-01-02.tar.zst --index notes-again --no-publish")(restore)
 app.command(epilog="Example: dupmae index mine beir/scifact train.jsonl --split train --ranks 10:100 --margin 5%")(mine)
+
+evaluation = typer.Typer(add_completion=False)
+evaluation.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(evaluate)

@@ -1,9 +1,9 @@
 """Our queries and filters in the words of qdrant-edge.
 
-Names that only its stubs define (`ConditionType`, `MatchType`) stand in quotes.
+Names that only its stubs define (`ConditionType`, `MatchType`, `PointId`) stand in quotes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,54 +11,42 @@ import qdrant_edge as edge
 
 from indexer import filters
 from indexer.geo import GeoBox, GeoPolygon, GeoRadius, Place
-from indexer.ranking import Scoring
 from indexer.store import Side
 from model.vector import FusedVector
 
-FULL_SCORE = edge.Formula(
-    edge.Expression.Sum([edge.Expression.Variable("$score[0]"), edge.Expression.Variable("$score[1]")]),
-    defaults={"$score[0]": 0.0, "$score[1]": 0.0},
-)
-"""The sum of both prefetches; a point that one of them lacks (no word in common) gets 0 from it."""
-
 RESCORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0))
 """Where the dense side is quantized: twice as many candidates, scored again with the stored vectors."""
-
-STORED = edge.SearchParams(quantization=edge.QuantizationSearchParams(ignore=True))
-"""The score that is returned is that of the stored vectors alone."""
 
 EXACT = edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams(ignore=True))
 """Every point is scored with its stored vectors."""
 
 
-def query_request(
-    query: FusedVector, scoring: Scoring, depth: int, filter: filters.Clauses | None
-) -> edge.QueryRequest:
-    """Ask for ids and scores of the candidates.
-
-    `fused` is exact in one request: each side brings its best `depth` points, then each side scores all of them. The
-    filter stands at the root and the engine applies it to every prefetch.
-    """
-    cls = edge.Query.Nearest(query.cls.tolist(), using="cls")
-    ot = edge.Query.Nearest(sparse_vector(query), using="ot")
+def query_request(query: FusedVector, side: Side, depth: int, filter: filters.Clauses | None) -> edge.QueryRequest:
+    """Ask for ids and scores of the best points by one side."""
     where = edge_filter(filter) if filter else None
-    if scoring != "fused":
-        return edge.QueryRequest(limit=depth, query=cls if scoring == "cls" else ot, filter=where, params=RESCORED)
-    union = [edge.Prefetch(limit=depth, query=cls, params=RESCORED), edge.Prefetch(limit=depth, query=ot)]
-    both = [edge.Prefetch(limit=2 * depth, query=side, prefetches=union, params=STORED) for side in (cls, ot)]
-    return edge.QueryRequest(limit=2 * depth, query=FULL_SCORE, prefetches=both, filter=where)
+    return edge.QueryRequest(limit=depth, query=_nearest(query, side), filter=where, params=RESCORED)
+
+
+def by_ids(query: FusedVector, side: Side, ids: Collection["edge.PointId"]) -> edge.QueryRequest:
+    """Ask for the scores of these points by one side; by words, of those that hold one of the query's."""
+    where = edge.Filter(must=[edge.HasIdCondition(set(ids))])
+    return edge.QueryRequest(limit=len(ids), query=_nearest(query, side), filter=where, params=EXACT)
 
 
 def scored_request(query: FusedVector, side: Side, limit: int, filter: filters.Clauses | None) -> edge.QueryRequest:
     """Ask for the best points by one side, exactly, with no more of each than the id of its document."""
-    vector: Any = query.cls.tolist() if side == "cls" else sparse_vector(query)
     return edge.QueryRequest(
         limit=limit,
-        query=edge.Query.Nearest(vector, using=side),
+        query=_nearest(query, side),
         filter=edge_filter(filter) if filter else None,
         params=EXACT,
         with_payload=["parent_id"],
     )
+
+
+def _nearest(query: FusedVector, side: Side) -> edge.Query:
+    vector: Any = query.cls.tolist() if side == "cls" else sparse_vector(query)
+    return edge.Query.Nearest(vector, using=side)
 
 
 def sparse_vector(vector: FusedVector) -> edge.SparseVector:

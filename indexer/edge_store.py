@@ -8,6 +8,7 @@ from typing import Any
 import qdrant_edge as edge
 
 from indexer.checks import check_point_ids, check_points, check_vector
+from indexer.edge_fused import fused_candidates
 from indexer.edge_requests import edge_filter, query_request, scored_request, sparse_vector
 from indexer.facets import facet_clauses
 from indexer.filters import Clauses, parse_filter
@@ -112,7 +113,7 @@ class EdgeStore:
         """See `Store.search`. In a build of more than a few thousand points `cls` is approximate (HNSW)."""
         check_vector(query, self._build.dense_dim, "The query")
         clauses = parse_filter(filter, self._build.indexed_fields) if filter else None
-        candidates = partial(self._candidates, query, max(depth, limit), clauses)
+        candidates = partial(self._candidates, query, limit, max(depth, limit), clauses)
         return best_hits(query, mode, limit, candidates=candidates, get=self.get)
 
     def facets(self, field: str, filter: Filter | None = None, *, limit: int = 10) -> list[FacetCount]:
@@ -165,9 +166,11 @@ class EdgeStore:
         self._lock.release()
 
     def _candidates(
-        self, query: FusedVector, depth: int, filter: Clauses | None, scoring: Scoring
+        self, query: FusedVector, limit: int, depth: int, filter: Clauses | None, scoring: Scoring
     ) -> Sequence[Candidate]:
         with naming(self._build):
+            if scoring == "fused":
+                return fused_candidates(self._shard, query, limit=limit, depth=depth, filter=filter)
             return self._shard.query(query_request(query, scoring, depth, filter))
 
     def _update(self, operation: edge.UpdateOperation) -> None:

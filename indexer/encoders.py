@@ -1,7 +1,7 @@
 """Where documents are encoded: in this process, or in several.
 
-Several small sessions encode more than one large one on many cores, since short texts leave cores idle; each costs the
-memory of the model once more.
+One process keeps its cores busy by a batch on each. Several also tokenize and pack at the same time, which the threads
+of one process take turns at; each costs the memory of the model once more.
 """
 
 import os

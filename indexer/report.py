@@ -113,13 +113,6 @@ def builds_table(builds: Iterable[tuple[Build, bool, bool]]) -> Table:
     return table
 
 
-def seconds_left(build: Build) -> float | None:
-    """Of reading and encoding, at the rate so far; None when it cannot be told."""
-    if build.state != "encoding" or not build.total or not build.rate:
-        return None
-    return (build.total - build.read) / build.rate
-
-
 def _under_way(build: Build, running: bool) -> str:
     """The state of a build that is not ready: how far it is, and how fast, or that nobody works on it."""
     far = f" {build.read:,}" + (f" of {build.total:,}" if build.total else "") if build.read else ""
@@ -128,7 +121,7 @@ def _under_way(build: Build, running: bool) -> str:
     if not running:
         return f"stopped{far}"
     rate = f", {build.rate:.0f}/s" if build.rate else ""
-    left = seconds_left(build)
+    left = build.seconds_left
     return f"{build.state}{far}{rate}" + (f", {timedelta(seconds=round(left))} left" if left is not None else "")
 
 

@@ -30,9 +30,13 @@ class IndexSettings(BaseSettings):
     )
     artifact: Path | None = Field(None, description="Artifact folder for new builds; the bundled model when unset.")
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the encoder runs; never changed silently.")
-    threads: int = Field(0, ge=0, description="Encoder threads; 0 takes every core this process may use.")
+    threads: int = Field(
+        0, ge=0, description="Batches encoded at the same time; 0 is one for every core this process may use."
+    )
     arena: bool = Field(
         True, description="ONNX Runtime's memory arena for the encoder; docs/operations.md has figures."
     )
-    max_batch_tokens: int = Field(2048, ge=512, description="Padded tokens per encoder batch; bounds its memory.")
+    max_batch_tokens: int = Field(
+        2048, ge=512, description="Padded tokens per encoder batch, on a CPU at most 512 of them; bounds its memory."
+    )
     depth: int = Field(DEFAULT_DEPTH, ge=10, le=10_000, description="Candidates each side of a fused query brings.")

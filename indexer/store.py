@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from indexer.collection import CollectionOptions
+from indexer.modes import Mode as Mode
 from indexer.probe_set import ProbeSet
 from model.vector import FusedVector, Parts
 
 if TYPE_CHECKING:
     from indexer.journal import Journal
 
-Mode = Literal["fused", "cls", "ot", "rrf"]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime", "text", "geo"]
 Side = Literal["cls", "ot"]
 State = Literal["reading", "encoding", "indexing", "verifying", "ready", "failed"]
@@ -139,6 +139,13 @@ class Build(BaseModel):
     def indexed_fields(self) -> dict[str, FieldType]:
         """Payload fields with an index, which are those a filter may name."""
         return {**self.fields, "doc_id": "keyword", "parent_id": "keyword", "chunk": "integer"}
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of reading and encoding, at the rate so far; None when it cannot be told."""
+        if self.state != "encoding" or not self.total or not self.rate:
+            return None
+        return (self.total - self.read) / self.rate
 
 
 @dataclass(frozen=True, slots=True)

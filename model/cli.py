@@ -40,6 +40,7 @@ app = typer.Typer(
     help="Train models, export them and look at them.",
     epilog="\n\n".join(filter(None, EXAMPLES.splitlines())),  # paragraphs, or lines are run together
     no_args_is_help=True,
+    add_completion=False,
 )
 
 app.command(epilog="Example: dupmae model info model/pretrained --json")(info)

@@ -3,10 +3,16 @@
 Everything from token ids to the kept terms is inside the graph; what is left for this module is to cut, batch and
 order. Texts are sorted by length and batched by padded tokens, so that memory has a bound whatever the texts are. A
 text's vectors do not depend on its batch (1e-5), in every precision.
+
+On a CPU batches are small and each has one thread: what a layer hands to the next then stays in that core's cache, and
+no thread waits for another at each of some 300 nodes. On two cores that is half as fast again as batches of 2,048
+tokens on both (docs/benchmarks.md). The cost: one long text alone takes the time that one core needs.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -20,6 +26,15 @@ from model.artifact import GRAPH, TOKENIZER, Artifact, ArtifactError, Manifest, 
 from model.vector import FusedVector
 
 Provider = Literal["cpu", "cuda"]
+
+CACHED_TOKENS = 512
+"""Padded tokens of a batch on a CPU: at most 3 MB between two layers of 384 dimensions, about what a core caches."""
+
+OLDEST_FOR_INT8 = (1, 26)
+"""ONNX Runtime 1.22 to 1.24 multiply int8 wrongly with AMX, where columns are more than 16 and no multiple of it."""
+
+LEAST_TOKENS = 64
+"""Texts are not spread over threads in batches smaller than this: each batch reads all the weights."""
 
 INPUTS = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)", "k": "tensor(int64)"}
 OUTPUTS = {"cls": "tensor(float)", "ot_indices": "tensor(int64)", "ot_values": "tensor(float)"}
@@ -126,18 +141,22 @@ class Encoder:
         Args:
             artifact: An opened artifact.
             provider: Where to run; never changed silently.
-            threads: Per call; 0 takes every core this process may use.
+            threads: That encode at the same time; 0 takes every core this process may use.
             arena: Use ONNX Runtime's memory arena (CPU); without it each call allocates anew.
-            max_batch_tokens: Padded tokens per call of the graph. A single longer text still goes alone.
+            max_batch_tokens: Padded tokens per call of the graph, on a CPU never above `CACHED_TOKENS`. A single longer
+                text still goes alone.
 
         Raises:
             ArtifactError: The graph or the tokenizer does not fit the manifest.
             ProviderError: No ONNX Runtime, or not with this provider.
         """
         self.artifact = artifact
-        self._max_batch_tokens = max_batch_tokens
+        on_cpu = provider == "cpu"
+        self._threads = (threads or _cores()) if on_cpu else 1
+        self._max_batch_tokens = min(max_batch_tokens, CACHED_TOKENS) if on_cpu else max_batch_tokens
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode-batch")  # ends with the encoder
         self._tokenizer = _load_tokenizer(artifact)
-        self._session = _load_session(artifact, provider, threads, arena=arena)
+        self._session = _load_session(artifact, provider, arena=arena)
 
     @property
     def fingerprint(self) -> str:
@@ -181,13 +200,11 @@ class Encoder:
     def encode_tokenized(self, texts: Sequence[Tokenized]) -> list[Encoding]:
         """Encode texts of either role, each with its own `k`, in the order given; errors as `encode_queries`."""
         vectors: dict[int, FusedVector] = {}
-        for k in sorted({text.k for text in texts}):
-            positions = [position for position, text in enumerate(texts) if text.k == k]
-            for rows in batches([len(texts[position].ids) for position in positions], self._max_batch_tokens):
-                batch = [positions[row] for row in rows]
-                raw = self._run([texts[position].ids for position in batch], k)
-                _check_finite(raw, batch, self.artifact.manifest.precision)
-                vectors |= {position: _vector(raw, row) for row, position in enumerate(batch)}
+        work = self._batches(texts)
+        run = self._pool.map if len(work) > 1 and self._threads > 1 else map
+        for batch, raw in zip(work, run(lambda batch: self._run(texts, batch), work), strict=True):
+            _check_finite(raw, batch, self.artifact.manifest.precision)
+            vectors |= {position: _vector(raw, row) for row, position in enumerate(batch)}
         _check_not_empty(vectors)
         return [
             Encoding(vectors[position], text.tokens, text.truncated, text.unknown)
@@ -262,14 +279,26 @@ class Encoder:
         """Special tokens around a text."""
         return self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
-    def _run(self, rows: list[list[int]], k: int) -> _Raw:
+    def _batches(self, texts: Sequence[Tokenized]) -> list[list[int]]:
+        """Positions of texts of one `k` and similar length, in batches enough for all threads; the longest first."""
+        share = math.ceil(sum(len(text.ids) for text in texts) / self._threads)
+        most = min(self._max_batch_tokens, max(share, LEAST_TOKENS))
+        work = []
+        for k in sorted({text.k for text in texts}):
+            positions = [position for position, text in enumerate(texts) if text.k == k]
+            for rows in batches([len(texts[position].ids) for position in positions], most):
+                work.append([positions[row] for row in rows])
+        return sorted(work, key=lambda batch: -len(texts[batch[-1]].ids))
+
+    def _run(self, texts: Sequence[Tokenized], batch: Sequence[int]) -> _Raw:
+        rows = [texts[position].ids for position in batch]
         longest = max(map(len, rows))
         input_ids = np.zeros((len(rows), longest), np.int64)  # padding ids do not matter: the mask is 0 there
         attention_mask = np.zeros_like(input_ids)
         for row, ids in enumerate(rows):
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": np.array(k, np.int64)}
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": np.array(texts[batch[0]].k)}
         return _Raw(*self._session.run(list(OUTPUTS), feed))
 
 
@@ -331,18 +360,18 @@ def _load_tokenizer(artifact: Artifact) -> Tokenizer:
     return tokenizer
 
 
-def _load_session(artifact: Artifact, provider: Provider, threads: int, *, arena: bool) -> Any:
+def _load_session(artifact: Artifact, provider: Provider, *, arena: bool) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise ProviderError(
             'ONNX Runtime is not installed; install it with `pip install "dupmae-search[cpu]"` (or [gpu])'
         ) from error
+    _check_version(artifact, onnxruntime.__version__)
     wanted = _provider_name(artifact, provider, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = 1  # of each batch
     options.enable_cpu_mem_arena = arena
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a service waits more than it works
     if provider == "cuda":
         onnxruntime.preload_dlls()  # CUDA as pip installs it lies where no loader looks
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -353,6 +382,16 @@ def _load_session(artifact: Artifact, provider: Provider, threads: int, *, arena
         )
     _check_graph(session, artifact.manifest)
     return session
+
+
+def _check_version(artifact: Artifact, version: str) -> None:
+    oldest = ".".join(map(str, OLDEST_FOR_INT8))
+    found = tuple(int(part) for part in version.split(".")[:2])
+    if artifact.manifest.precision == "int8" and found < OLDEST_FOR_INT8:
+        raise ProviderError(
+            f"ONNX Runtime {version} multiplies int8 wrongly on some processors; "
+            f"install {oldest} or newer with `pip install 'onnxruntime>={oldest}'`"
+        )
 
 
 def _provider_name(artifact: Artifact, provider: Provider, available: list[str]) -> str:

@@ -9,7 +9,8 @@ tokens, which stays in cache; the whole batch's would be 250 MB and slower).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -81,6 +82,13 @@ class Writer:
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="dupmae-search")
 
 
+class Heads(NamedTuple):
+    """Of attention: how many, and the width of each."""
+
+    number: int
+    width: int
+
+
 class Products(Protocol):
     """How a precision multiplies by weights."""
 
@@ -93,8 +101,11 @@ class Products(Protocol):
     def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
         """The maximum over rows of their product with the tied matrix: (n, d) -> (V,)."""
 
-    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
-        """Attention's product of two activations: (.., M, K), (.., K, N) -> (.., M, N)."""
+    def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
+        """(B, L), 1 for tokens and 0 for padding, in the form that `attend` wants."""
+
+    def attend(self, writer: Writer, x: ir.Value, name: str, visible: ir.Value, heads: Heads) -> ir.Value:
+        """Attention with the joined query, key and value layer of this name, unprojected: (B, L, d) -> (B, L, d)."""
 
 
 class FloatProducts:
@@ -119,9 +130,14 @@ class FloatProducts:
         scores = writer.op("Gemm", rows, self._tied(writer), transB=1)  # (n, V)
         return writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
 
-    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
-        """(.., M, K), (.., K, N) -> (.., M, N)."""
-        return writer.op("MatMul", left, right)
+    def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
+        """(B, L) -> (B, 1, 1, L), 0 or -1e9."""
+        return penalty(writer, attention_mask)
+
+    def attend(self, writer: Writer, x: ir.Value, name: str, visible: ir.Value, heads: Heads) -> ir.Value:
+        """(B, L, d) -> (B, L, d)."""
+        joined = self.linear(writer, x, name)
+        return attention(writer, joined, added=visible, heads=heads, product=partial(writer.op, "MatMul"))
 
     def _tied(self, writer: Writer) -> ir.Value:
         return writer.constant(self._weights[TIED], TIED)
@@ -164,34 +180,18 @@ class EncoderGraph:
         length = writer.op("Shape", input_ids, start=1)
         used = writer.op("Slice", writer.constant(places, "places"), writer.constant([0]), length)  # (L, d)
         x = self._norm(writer.op("Add", self.products.embed(writer, input_ids), used), f"{names}.LayerNorm")
-        seen = writer.op("Cast", attention_mask, to=ir.DataType.FLOAT)
-        penalty = writer.op("Mul", writer.op("Sub", seen, _scalar(writer, 1)), _scalar(writer, 1e9))
-        penalty = writer.op("Unsqueeze", penalty, writer.constant([1, 2]))  # (B, 1, 1, L), 0 or -1e9
-        for number in range(self.config.num_hidden_layers):
-            layer = f"bert.encoder.layer.{number}"
-            x = self._norm(
-                writer.op("Add", self._attention(x, penalty, layer), x), f"{layer}.attention.output.LayerNorm"
-            )
+        visible = self.products.visible(writer, attention_mask)
+        number = self.config.num_attention_heads
+        heads = Heads(number, self.config.hidden_size // number)
+        for place in range(self.config.num_hidden_layers):
+            layer = f"bert.encoder.layer.{place}"
+            mixed = self.products.attend(writer, x, f"{layer}.attention.self", visible, heads)
+            mixed = self._linear(mixed, f"{layer}.attention.output.dense")
+            x = self._norm(writer.op("Add", mixed, x), f"{layer}.attention.output.LayerNorm")
             inner = writer.op("Gelu", self._linear(x, f"{layer}.intermediate.dense"))
             outer = self.products.linear(writer, inner, f"{layer}.output.dense", lowest=GELU_MINIMUM)
             x = self._norm(writer.op("Add", outer, x), f"{layer}.output.LayerNorm")
         return x
-
-    def _attention(self, x: ir.Value, penalty: ir.Value, layer: str) -> ir.Value:
-        """Multi-head self-attention: (B, L, d) -> (B, L, d)."""
-        writer, heads, d = self.writer, self.config.num_attention_heads, self.config.hidden_size
-        joined = self._linear(x, f"{layer}.attention.self")  # (B, L, 3 d)
-        split = writer.op("Reshape", joined, writer.constant([0, 0, 3, heads, d // heads]))
-        q, k, v = (
-            writer.op("Gather", writer.op("Transpose", split, perm=[2, 0, 3, 1, 4]), writer.constant(part))
-            for part in range(3)
-        )  # (B, H, L, d / H)
-        q = writer.op("Mul", q, _scalar(writer, (d // heads) ** -0.5))
-        scores = self.products.attend(writer, q, writer.op("Transpose", k, perm=[0, 1, 3, 2]))  # (B, H, L, L)
-        seen = writer.op("Softmax", writer.op("Add", scores, penalty), axis=-1)
-        mixed = writer.op("Transpose", self.products.attend(writer, seen, v), perm=[0, 2, 1, 3])
-        merged = writer.op("Reshape", mixed, writer.constant([0, 0, d]))
-        return self._linear(merged, f"{layer}.attention.output.dense")
 
     def _ordinary(self, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
         """(B, L) bool: attended and not a special token."""
@@ -233,6 +233,34 @@ class EncoderGraph:
             self.writer.constant(self.weights[f"{name}.{kind}"], f"{name}.{kind}") for kind in ("weight", "bias")
         )
         return self.writer.op("LayerNormalization", x, scale, bias, epsilon=self.config.layer_norm_eps)
+
+
+def penalty(writer: Writer, attention_mask: ir.Value) -> ir.Value:
+    """What is added to attention's scores, 0 for tokens and -1e9 for padding: (B, L) -> (B, 1, 1, L)."""
+    seen = writer.op("Cast", attention_mask, to=ir.DataType.FLOAT)
+    added = writer.op("Mul", writer.op("Sub", seen, _scalar(writer, 1)), _scalar(writer, 1e9))
+    return writer.op("Unsqueeze", added, writer.constant([1, 2]))
+
+
+def attention(
+    writer: Writer,
+    joined: ir.Value,
+    *,
+    added: ir.Value,
+    heads: Heads,
+    product: Callable[[ir.Value, ir.Value], ir.Value],
+) -> ir.Value:
+    """Multi-head self-attention in float32, but for its two products: (B, L, 3 d), (B, 1, 1, L) -> (B, L, d)."""
+    split = writer.op("Reshape", joined, writer.constant([0, 0, 3, heads.number, heads.width]))
+    q, k, v = (
+        writer.op("Gather", writer.op("Transpose", split, perm=[2, 0, 3, 1, 4]), writer.constant(part))
+        for part in range(3)
+    )  # (B, H, L, d / H)
+    q = writer.op("Mul", q, _scalar(writer, heads.width**-0.5))
+    scores = product(q, writer.op("Transpose", k, perm=[0, 1, 3, 2]))  # (B, H, L, L)
+    seen = writer.op("Softmax", writer.op("Add", scores, added), axis=-1)
+    mixed = writer.op("Transpose", product(seen, v), perm=[0, 2, 1, 3])
+    return writer.op("Reshape", mixed, writer.constant([0, 0, heads.number * heads.width]))
 
 
 def named_weights(encoder: FusedEncoder) -> dict[str, NDArray[np.float32]]:

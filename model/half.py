@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, Weights, Writer
+from model.graph import TIED, Heads, Weights, Writer, attention, penalty
 
 LIMIT = float(np.finfo(np.float16).max) / 4
 """What products may reach on the texts of an export; the rest of float16's range is for other texts."""
@@ -72,9 +72,14 @@ class HalfProducts:
         y, bias = _widen(writer, product), self._weights.get(f"{name}.bias")
         return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
 
-    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
-        """(.., M, K), (.., K, N) -> (.., M, N)."""
-        return _widen(writer, writer.op("MatMul", _narrow(writer, left), _narrow(writer, right)))
+    def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
+        """(B, L) -> (B, 1, 1, L), 0 or -1e9."""
+        return penalty(writer, attention_mask)
+
+    def attend(self, writer: Writer, x: ir.Value, name: str, visible: ir.Value, heads: Heads) -> ir.Value:
+        """(B, L, d) -> (B, L, d)."""
+        joined = self.linear(writer, x, name)
+        return attention(writer, joined, added=visible, heads=heads, product=partial(_product, writer))
 
     def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
         """(n, d) -> (V,)."""
@@ -83,6 +88,10 @@ class HalfProducts:
 
     def _tied(self, writer: Writer) -> ir.Value:
         return writer.constant(self._weights[TIED].astype(np.float16), TIED)
+
+
+def _product(writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
+    return _widen(writer, writer.op("MatMul", _narrow(writer, left), _narrow(writer, right)))
 
 
 def _narrow(writer: Writer, x: ir.Value) -> ir.Value:

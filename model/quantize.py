@@ -12,7 +12,13 @@ and by .09 with the three additions marked (+); the ten best of 60 queries agree
 - (+) What GELU gives is nearly one-sided and is quantized so. (+) The [CLS] projection, one row a text, stays float32.
 - Weights use 7 of 8 bits. x86 without VNNI multiplies unsigned by signed bytes in pairs and saturates at 16 bits:
   2 * 255 * 64 = 32,640 stays below, so every kernel gives the same integers.
-- The tied matrix lies in the file once, as (d, V) for the product; the embedding gathers its columns.
+- The tied matrix lies in the file once, as (V, d). In the LPU it is the left side, so that the scores of one entry of
+  the vocabulary lie side by side, and it is walked over in blocks, whose scores (1 MB for 256 tokens) are reduced to
+  their maximum while they are in the cache: half the time of the whole (n, V) and the maximum over its columns. The
+  left side is the unsigned one: weights lie within 0..128 there, and activations are signed. The cost is that ONNX
+  Runtime cuts the blocks out when it loads the graph, and holds them beside the matrix that the embedding gathers from.
+- Attention is one node, ONNX Runtime's `MultiHeadAttention`, and so is rounding by rows, `QuantizeLinear` by blocks of
+  a whole row. Both give the bits of the nodes they stand for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, TRANSFORM, FloatProducts, Weights, Writer
+from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Writer
 
 LIMIT = 64
 """Weights lie within -64..64."""
@@ -36,6 +42,9 @@ MIDDLE = 128
 
 LOW = 16
 """Zero of activations with a known lower bound, which lie within 0..255."""
+
+BLOCK = 1024
+"""Entries of the vocabulary whose scores exist at a time."""
 
 LEAST = np.float32(1e-12)
 """Keeps an all-zero row from dividing by zero."""
@@ -98,8 +107,8 @@ class Int8Products:
 
     def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
         """(B, L) -> (B, L, d)."""
-        columns = writer.op("Gather", self._tied_values(writer), ids, axis=1)  # (d, B, L)
-        rows = writer.op("Cast", writer.op("Transpose", columns, perm=[1, 2, 0]), to=ir.DataType.FLOAT)
+        rows = writer.op("Cast", writer.op("Gather", self._tied_values(writer), ids), to=ir.DataType.FLOAT)
+        rows = writer.op("Sub", rows, writer.constant(np.float32(LIMIT)))
         scales = writer.op("Gather", writer.constant(self._tied.scales[:, None], "tied.scales.column"), ids)
         return writer.op("Mul", rows, scales)
 
@@ -107,13 +116,54 @@ class Int8Products:
         """(.., K) -> (.., N)."""
         if name == "project":
             return self._float.linear(writer, x, name)
+        y, bias = self._product(writer, x, name, lowest), self._weights.get(f"{name}.bias")
+        return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
+
+    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
+        """(n, d) -> (V,). One step for all rows of the text, so that the maximum is taken over integers."""
+        step = writer.op("Squeeze", _two_sided(writer, rows, axes=[0, 1]))
+        values = writer.op("QuantizeLinear", rows, step, writer.constant(np.int8(0)))
+        columns = writer.op("Transpose", values, perm=[1, 0])  # (d, n)
+        zero = writer.constant(np.uint8(LIMIT))
+        best = [
+            writer.op("ReduceMax", writer.op("MatMulInteger", block, columns, zero), writer.constant([1]), keepdims=0)
+            for block in self._blocks(writer)
+        ]
+        largest = writer.op("Cast", writer.op("Concat", *best, axis=0), to=ir.DataType.FLOAT)  # (V,)
+        return writer.op("Mul", largest, writer.op("Mul", writer.constant(self._tied.scales, "tied.scales"), step))
+
+    def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
+        """(B, L), as int32."""
+        return writer.op("Cast", attention_mask, to=ir.DataType.INT32)
+
+    def attend(self, writer: Writer, x: ir.Value, name: str, visible: ir.Value, heads: Heads) -> ir.Value:
+        """(B, L, d) -> (B, L, d). Its two products are in float32: neither side is known beforehand."""
+        q, k, v = writer.ops("Split", self._product(writer, x, name), outputs=3, axis=-1, num_outputs=3)
+        bias = writer.constant(self._weights[f"{name}.bias"], f"{name}.bias")
+        return writer.op("MultiHeadAttention", q, k, v, bias, visible, domain="com.microsoft", num_heads=heads.number)
+
+    def _tied_values(self, writer: Writer) -> ir.Value:
+        """(V, d), 0..128."""
+        return writer.constant((self._tied.values.T + np.int8(LIMIT)).view(np.uint8), TIED)
+
+    def _blocks(self, writer: Writer) -> Sequence[ir.Value]:
+        """`_tied_values`, cut along V: once, when the graph is loaded."""
+        V = len(self._tied.scales)
+        sizes = [min(BLOCK, V - at) for at in range(0, V, BLOCK)]
+        return writer.ops("Split", self._tied_values(writer), writer.constant(sizes), outputs=len(sizes), axis=0)
+
+    def _product(self, writer: Writer, x: ir.Value, name: str, lowest: float | None = None) -> ir.Value:
+        """`x @ weight.T`: (.., K) -> (.., N)."""
         dense = self._weights[f"{name}.weight"]
         if name in self._peaks:
             smoothing = np.sqrt(np.maximum(self._peaks[name], 1e-5) / np.maximum(np.abs(dense).max(axis=0), 1e-5))
             x = writer.op("Mul", x, writer.constant(1 / smoothing, f"{name}.smoothing"))
             dense = dense * smoothing
         weight = quantize(dense)
-        rows, step, zero = _one_sided(writer, x, lowest) if lowest else _two_sided(writer, x, axes=[-1])
+        step = _one_sided(writer, x, lowest) if lowest else _two_sided(writer, x, axes=[-1])
+        zero = writer.constant(np.uint8(LOW if lowest else MIDDLE))
+        zeros = writer.op("Expand", zero, writer.op("Shape", step))
+        rows = writer.op("QuantizeLinear", x, step, zeros, axis=-1, block_size=dense.shape[1])
         product = writer.op(
             "MatMulIntegerToFloat",
             rows,
@@ -123,48 +173,18 @@ class Int8Products:
             zero,
             domain="com.microsoft",
         )
-        y = writer.op("Mul", product, step)
-        bias = self._weights.get(f"{name}.bias")
-        return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
-
-    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
-        """(n, d) -> (V,). One step for all rows of the text, so that the maximum is taken over integers."""
-        values, step, zero = _two_sided(writer, rows, axes=[0, 1])
-        scores = writer.op("MatMulInteger", values, self._tied_values(writer), zero)
-        best = writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)  # (V,) int32
-        scales = writer.op("Mul", writer.constant(self._tied.scales, "tied.scales"), writer.op("Squeeze", step))
-        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), scales)
-
-    def attend(self, writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
-        """(.., M, K), (.., K, N) -> (.., M, N), in float32: neither side is known beforehand."""
-        return self._float.attend(writer, left, right)
-
-    def _tied_values(self, writer: Writer) -> ir.Value:
-        return writer.constant(self._tied.values, TIED)
+        return writer.op("Mul", product, step)
 
 
-class Activations(NamedTuple):
-    """`values` uint8, the float32 `step` between two of them, and the `zero` among them."""
-
-    values: ir.Value
-    step: ir.Value
-    zero: ir.Value
-
-
-def _two_sided(writer: Writer, x: ir.Value, *, axes: list[int]) -> Activations:
-    """One step over `axes`, which are kept as 1."""
+def _two_sided(writer: Writer, x: ir.Value, *, axes: list[int]) -> ir.Value:
+    """The step between two values, one over `axes`, which are kept as 1."""
     largest = writer.op("ReduceMax", writer.op("Abs", x), writer.constant(axes), keepdims=1)
     step = writer.op("Mul", largest, writer.constant(np.float32(1 / (MIDDLE - 1))))
-    return _divide(writer, x, writer.op("Max", step, writer.constant(LEAST)), MIDDLE)
+    return writer.op("Max", step, writer.constant(LEAST))
 
 
-def _one_sided(writer: Writer, x: ir.Value, lowest: float) -> Activations:
-    """One step a row, for values that never fall below `lowest`."""
+def _one_sided(writer: Writer, x: ir.Value, lowest: float) -> ir.Value:
+    """The step between two values, one a row, for values that never fall below `lowest`."""
     largest = writer.op("ReduceMax", x, writer.constant([-1]), keepdims=1)
     step = writer.op("Mul", largest, writer.constant(np.float32(1 / (255 - LOW))))
-    return _divide(writer, x, writer.op("Max", step, writer.constant(np.float32(-lowest / LOW))), LOW)
-
-
-def _divide(writer: Writer, x: ir.Value, step: ir.Value, zero: int) -> Activations:
-    middle, unit = writer.constant(np.uint8(zero)), writer.constant(np.float32(1))
-    return Activations(writer.op("QuantizeLinear", writer.op("Div", x, step), unit, middle), step, middle)
+    return writer.op("Max", step, writer.constant(np.float32(-lowest / LOW)))

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertForMaskedLM
 from model.artifact import GRAPH, Artifact, ArtifactError
 from model.dupmae import FusedEncoder
 from model.graph import TIED
+from model.quantize import LIMIT
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -98,14 +99,18 @@ def _matrix(arrays: Arrays, layer: str) -> NDArray[Any]:
 
 
 def _tied(arrays: Arrays) -> NDArray[Any]:
-    """(V, d), which int8 holds as (d, V)."""
-    return arrays[TIED].T * arrays["tied.scales.column"] if "tied.scales.column" in arrays else arrays[TIED]
+    """(V, d), which int8 holds above zero or, as older releases wrote it, as (d, V) with its sign."""
+    if "tied.scales.column" not in arrays:
+        return arrays[TIED]
+    held = arrays[TIED]
+    values = held.astype(np.int16) - LIMIT if held.dtype == np.uint8 else held.T
+    return values * arrays["tied.scales.column"]
 
 
 def _config(graph: ir.Graph, arrays: Arrays, pad_id: int) -> BertConfig:
     layer = f"{TIED.partition('.')[0]}.encoder.layer"
     positions, d = arrays["places"].shape
-    *_, heads, _ = next(array for array in arrays.values() if array.shape == (5,)).tolist()  # of a Reshape
+    heads = _heads(graph, arrays)
     norm = next(node for node in graph if node.op_type == "LayerNormalization")
     return BertConfig(
         vocab_size=len(arrays["terms.gain"]),
@@ -118,6 +123,15 @@ def _config(graph: ir.Graph, arrays: Arrays, pad_id: int) -> BertConfig:
         layer_norm_eps=norm.attributes["epsilon"].as_float(),
         pad_token_id=pad_id,
     )
+
+
+def _heads(graph: ir.Graph, arrays: Arrays) -> int:
+    """Of the node that is attention, or of the Reshape where it is several."""
+    for node in graph:
+        if node.op_type == "MultiHeadAttention":
+            return node.attributes["num_heads"].as_int()
+    *_, heads, _ = next(array for array in arrays.values() if array.shape == (5,)).tolist()
+    return int(heads)
 
 
 def _special_ids(graph: ir.Graph) -> list[int]:

@@ -6,7 +6,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.gate import Limits
-from indexer.report import seconds_left
 from indexer.store import Build, FieldType, State
 
 LIMITS = Limits()
@@ -53,7 +52,7 @@ class BuildOut(BaseModel):
         judged = {
             metric: EstimateOut(mean=mean, low=low, high=high) for metric, (mean, low, high) in build.judged.items()
         }
-        state = {"published": published, "served": served, "running": running, "seconds_left": seconds_left(build)}
+        state = {"published": published, "served": served, "running": running, "seconds_left": build.seconds_left}
         return cls(**(facts | state | {"judged": judged, "fields": build.indexed_fields}))
 
 

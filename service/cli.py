@@ -1,7 +1,8 @@
 """The `dupmae` command: its root, and the commands that answer.
 
 What takes long to import is imported by the command that needs it: `dupmae search` loads neither a web framework nor
-a client it does not use. Every error that a domain names ends here as one line and an exit code.
+a client it does not use, and the help nothing but typer (tests/test_contracts_imports.py). Every error that a domain
+names ends here as one line and an exit code.
 """
 
 import sys
@@ -9,26 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import indexer.cli
-import model.cli
-import service.key_cli
-from indexer.store import Mode
-from model.options import Interrupted, TrainingError
+from indexer.modes import Mode
+from service.later import Group, list_them
 
 if TYPE_CHECKING:
     from service.settings import Settings
 
 app = typer.Typer(
     name="dupmae",
+    cls=Group,
     help="Search with one model that gives a dense and a lexical vector in one pass, and one exact score.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(indexer.cli.app, name="index")
-app.add_typer(model.cli.app, name="model")
-app.add_typer(service.key_cli.app, name="key")
-app.command(epilog="Example: dupmae evaluate beir/scifact --json scifact.json")(indexer.cli.evaluate)
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended: 128 and the number of the signal."""
@@ -59,8 +54,7 @@ def main() -> None:
         if not isinstance(error, _named_errors()):
             raise
         print(f"dupmae: {error}", file=sys.stderr)
-        interrupted = isinstance(error, Interrupted) or isinstance(error.__cause__, KeyboardInterrupt)
-        sys.exit(INTERRUPTED if interrupted else 1)
+        sys.exit(INTERRUPTED if _interrupted(error) else 1)
 
 
 @app.callback()
@@ -180,6 +174,9 @@ def explain(
         show_explanation(answer, document_id)
 
 
+list_them(app)
+
+
 def _changed(ctx: typer.Context, **flags: str | int | None) -> "Settings":
     """The settings with the flags that were given, which win."""
     from service.settings import Settings
@@ -196,6 +193,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _interrupted(error: Exception) -> bool:
+    from model.options import Interrupted
+
+    return isinstance(error, Interrupted) or isinstance(error.__cause__, KeyboardInterrupt)
+
+
 def _named_errors() -> tuple[type[Exception], ...]:
     """What a user can mend: the errors whose message names the value and the remedy."""
     from indexer.build import BuildError
@@ -203,8 +206,10 @@ def _named_errors() -> tuple[type[Exception], ...]:
     from indexer.encoders import EncoderDied
     from indexer.store import StoreError
     from model.artifact import ArtifactError
+    from model.commands.options import MissingExtra
     from model.encoder import ProviderError
     from model.lines import SourceError
+    from model.options import TrainingError
     from service.keys import KeysError
     from service.searcher import DocumentNotFound, QueryRefused
     from service.settings import SettingsError
@@ -216,7 +221,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
         DocumentNotFound,
         EncoderDied,
         KeysError,
-        model.cli.MissingExtra,
+        MissingExtra,
         OSError,
         ProviderError,
         QueryRefused,

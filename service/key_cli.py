@@ -11,7 +11,7 @@ from service.caller import Scope, Tenant
 from service.keys import Key, Rate, create_key, read_keys, revoke_key
 from service.settings import Settings
 
-app = typer.Typer(help="Keys: who may ask the service, and for what.", no_args_is_help=True)
+app = typer.Typer(help="Keys: who may ask the service, and for what.", no_args_is_help=True, add_completion=False)
 
 CREATE_EXAMPLES = """Example: dupmae key create website --scope search --rate 20
 

@@ -46,11 +46,13 @@ def unknown_words(command: str) -> Iterator[str]:
     node = typer.main.get_command(app)
     _, *words = command.split()
     while isinstance(node, TyperGroup) and words and not words[0].startswith("-"):
-        name = words.pop(0)
+        name, *words = words
         if name not in node.commands:
             yield name
             return
-        node = node.commands[name]
+        _, found, _ = node.resolve_command(typer.Context(node), [name])
+        assert found is not None
+        node = found
     options = {option for parameter in node.params for option in [*parameter.opts, *parameter.secondary_opts]}
     for word in words:
         option = word.strip("[]").partition("=")[0]

@@ -17,7 +17,7 @@ def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = F
     """
     from indexer.catalog import open_engine
     from indexer.ledger import is_open, ledger_path
-    from indexer.report import builds_table, seconds_left
+    from indexer.report import builds_table
 
     settings = settings_of(ctx, index=index)
     with closing(open_engine(settings)) as engine:
@@ -26,7 +26,7 @@ def list_builds(ctx: typer.Context, index: IndexName = None, as_json: AsJson = F
             for build in engine.builds(settings.index)
         ]
     if as_json:
-        rows = [facts(*row[:2]) | {"running": row[2], "seconds_left": seconds_left(row[0])} for row in builds]
+        rows = [facts(*row[:2]) | {"running": row[2], "seconds_left": row[0].seconds_left} for row in builds]
         typer.echo(json.dumps(rows, indent=2))
     else:
         console().print(builds_table(builds))

@@ -37,7 +37,7 @@ def test_a_dependency_that_is_added_or_moved_makes_a_lock_out_of_date(monkeypatc
 
 
 def test_extras_that_name_extras_are_followed() -> None:
-    assert {"pyarrow>=18", "zstandard>=0.23", "onnxruntime>=1.22"} <= set(requirements("index"))
+    assert {"pyarrow>=18", "zstandard>=0.23", "onnxruntime>=1.26"} <= set(requirements("index"))
 
 
 def test_what_is_installed_over_another_lock_replaces_nothing_of_it() -> None:

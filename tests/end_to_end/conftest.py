@@ -37,10 +37,11 @@ Dupmae = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Service(NamedTuple):
-    """A running `dupmae serve`."""
+    """A running `dupmae serve`, and what it had written when it was ready."""
 
     address: str
     process: "subprocess.Popen[str]"
+    written: str
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +96,7 @@ def start(environment: dict[str, str]) -> Callable[..., AbstractContextManager[S
                 for line in process.stderr:
                     seen.append(line)
                     if found := re.search(r"at (http://\S+)", line):
-                        yield Service(found[1], process)
+                        yield Service(found[1], process, "".join(seen))
                         return
                 pytest.fail("the service ended by itself:\n" + "".join(seen))
             finally:

@@ -106,6 +106,17 @@ def test_a_text_without_a_word_is_refused_by_position(encoder: Encoder, text: st
     assert refused.value.positions == (1, 3)
 
 
+@pytest.mark.parametrize("max_batch_tokens", [1, 512])
+def test_a_refused_text_has_its_position_in_the_call_and_not_in_its_batch(
+    tiny_artifact: Artifact, max_batch_tokens: int
+) -> None:
+    encoder = Encoder(tiny_artifact, threads=3, max_batch_tokens=max_batch_tokens)
+    texts = ["water " * length for length in range(1, 60)] + [""] + ["the king"] * 9 + [""]
+    with pytest.raises(EncodingError) as refused:
+        encoder.encode_documents(texts)
+    assert refused.value.positions == (59, 69)
+
+
 @pytest.mark.parametrize("text", ["!?", "\u00e9\u0301 caf\u00e9", "water\x00\x1bfire", "\u202eking\u200b"])
 def test_odd_text_has_finite_vectors(encoder: Encoder, text: str) -> None:
     [encoding] = encoder.encode_documents([text])
@@ -186,3 +197,12 @@ def test_vectors_do_not_depend_on_whether_memory_is_kept(tiny_artifact: Artifact
     for kept, fresh in zip(with_arena.encode_queries(texts), without.encode_queries(texts), strict=True):
         np.testing.assert_array_equal(kept.vector.cls, fresh.vector.cls)
         np.testing.assert_array_equal(kept.vector.ot_values, fresh.vector.ot_values)
+
+
+def test_an_onnx_runtime_that_multiplies_int8_wrongly_is_refused(
+    tiny_artifact: Artifact, tiny_artifact_int8: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", "1.24.4")
+    with pytest.raises(ProviderError, match=r"1\.24\.4 multiplies int8 wrongly.*pip install 'onnxruntime>=1\.26'"):
+        Encoder(tiny_artifact_int8)
+    Encoder(tiny_artifact, threads=1)

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
@@ -12,6 +13,8 @@ from model.artifact import BUNDLED, GRAPH, Artifact, ArtifactError
 from model.dupmae import Activation, FusedEncoder
 from model.encoder import Encoder
 from model.export import BUDGETS, agreement, docstrings
+from model.graph import TIED
+from model.quantize import LIMIT
 from model.thaw import thaw
 from tests.conftest import TEXTS, export_tiny
 
@@ -59,6 +62,30 @@ def test_int8_weights_are_half_a_step_from_what_they_were(
         if name.endswith((".dense.weight", "query.weight", "word_embeddings.weight")):
             error = (value - wanted[name]).norm() / wanted[name].norm()
             assert error < 0.02, name
+
+
+def test_int8_of_an_older_release_comes_back_as_the_same_network(
+    tiny_network: FusedEncoder, tiny_artifact_int8: Artifact, tmp_path: Path
+) -> None:
+    """It held the tied matrix as (d, V), signed, and attention as several nodes."""
+    model = ir.load(tiny_artifact_int8.path / GRAPH)
+    held = model.graph.initializers.pop(TIED).const_value
+    assert held is not None
+    heads = tiny_network.mlm.config.num_attention_heads
+    for name, array in {
+        TIED: (held.numpy().astype(np.int16) - LIMIT).astype(np.int8).T.copy(),
+        "split": np.array([0, 0, 3, heads, tiny_network.mlm.config.hidden_size // heads]),
+    }.items():
+        model.graph.initializers[name] = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    for node in model.graph:
+        if node.op_type == "MultiHeadAttention":
+            node.op_type = "Identity"
+    ir.save(model, tmp_path / GRAPH)
+    old = thaw(Artifact(tmp_path, tiny_artifact_int8.manifest), pad_id=0)
+    new = thaw(tiny_artifact_int8, pad_id=0)
+    assert old.mlm.config.num_attention_heads == new.mlm.config.num_attention_heads == heads
+    for name, value in new.mlm.state_dict().items():
+        assert torch.equal(old.mlm.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("activation", ["raw", "relu", "log1p"])

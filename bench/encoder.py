@@ -1,0 +1,307 @@
+"""Documents, tokens and queries per second of encoding, against the same body without the words, and against others.
+
+    python bench/encoder.py CORPUS.jsonl --json encoder.json
+    python bench/encoder.py CORPUS.jsonl --before OLD_ARTIFACT --dense model.onnx --transformers all-MiniLM-L6-v2/
+
+Every system has a process of its own, which is warm before it is asked, and the systems take turns: ratios are medians
+over the rounds. `CLS only` is the same artifact, of whose graph nothing runs but what leads to the dense vector;
+`--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask` and `token_type_ids`, mean pooled;
+`--transformers` a folder for sentence-transformers, in PyTorch. The ceiling is what ONNX Runtime reaches here with the
+products of a layer and of the LPU alone, a CPU second; operations are those of all products, of useful rows only. On a
+busy machine trust what is said per CPU second: a neighbour costs less of it.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from model.artifact import BUNDLED, GRAPH, Artifact
+from model.encoder import Encoder
+
+WORDS = 9
+Encode = Callable[[Sequence[str]], object]
+
+
+class System(NamedTuple):
+    """What is measured: a kind that `open_system` knows, and its file or folder."""
+
+    kind: str
+    path: Path
+
+
+class Work(NamedTuple):
+    """Texts, and the products that they take: tokens of documents, and operations with the words and without."""
+
+    documents: list[str]
+    queries: list[str]
+    tokens: int
+    fused: float
+    dense: float
+
+
+class Rounds(NamedTuple):
+    """What a system took: seconds and CPU seconds of the documents, milliseconds of each query; and its peak memory."""
+
+    seconds: list[float]
+    cpu: list[float]
+    ms: list[list[float]]
+    peak_mb: float
+
+
+def open_system(system: System, threads: int) -> tuple[Encode, Encode]:
+    """Functions that encode documents, and queries."""
+    if system.kind == "transformers":
+        return open_transformers(system.path, threads)
+    if system.kind == "dense":
+        return open_dense(system.path, threads)
+    encoder = Encoder(Artifact.open(system.path), threads=threads)
+    if system.kind == "cls":
+        encoder._session = Cut(system.path / GRAPH)
+    return encoder.encode_documents, encoder.encode_queries
+
+
+class Cut:
+    """A session of what leads to [CLS]; the bag of words is of one entry, the same for all."""
+
+    def __init__(self, path: Path) -> None:
+        import onnx_ir as ir
+        from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+        model = ir.load(path)
+        del model.graph.outputs[1:]
+        RemoveUnusedNodesPass()(model)
+        self._session = session_of(ir.to_proto(model).SerializeToString())
+
+    def run(self, _: Sequence[str], feed: dict[str, Any]) -> list[Any]:
+        (cls,) = self._session.run(["cls"], feed)
+        return [cls, *one_word(len(cls))]
+
+
+class Pooled:
+    """A session of a dense encoder, with the mean over its tokens."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = {node.name for node in session.get_inputs()}
+
+    def run(self, _: Sequence[str], feed: dict[str, Any]) -> list[Any]:
+        feed = feed | {"token_type_ids": np.zeros_like(feed["input_ids"])}
+        hidden, *_ = self._session.run(None, {name: feed[name] for name in self._names})
+        mask = feed["attention_mask"][..., None].astype(np.float32)
+        return [(hidden * mask).sum(1) / mask.sum(1), *one_word(len(hidden))]
+
+
+def session_of(model: Path | bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def one_word(rows: int) -> tuple[Any, Any]:
+    return np.zeros((rows, 1), np.int64), np.ones((rows, 1), np.float32)
+
+
+def open_dense(path: Path, threads: int) -> tuple[Encode, Encode]:
+    """Plain ONNX, batched as our own, without what our graph does beside the mean."""
+    encoder = Encoder(Artifact.open(BUNDLED), threads=threads)
+    encoder._session = Pooled(session_of(path))
+    return encoder.encode_documents, encoder.encode_queries
+
+
+def open_transformers(path: Path, threads: int) -> tuple[Encode, Encode]:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads)
+    model = SentenceTransformer(str(path), device="cpu")
+    model.max_seq_length = 256
+    return model.encode, model.encode
+
+
+def serve(pipe: Connection, system: System, threads: int, work: Work) -> None:
+    """Answers "documents" with seconds and those of CPU time, "queries" with milliseconds of each, "memory" with MB."""
+    documents, queries = open_system(system, threads)
+    documents(work.documents[:8])
+    queries(work.queries[:1])
+    pipe.send("ready")
+    while asked := pipe.recv():
+        if asked == "documents":
+            began, cpu = time.perf_counter(), time.process_time()
+            documents(work.documents)
+            pipe.send((time.perf_counter() - began, time.process_time() - cpu))
+        elif asked == "queries":
+            times = []
+            for query in work.queries:
+                began = time.perf_counter()
+                queries([query])
+                times.append(1000 * (time.perf_counter() - began))
+            pipe.send(times)
+        else:
+            status = Path("/proc/self/status").read_text()
+            pipe.send(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024)
+
+
+def read_work(corpus: Path, artifact: Artifact, count: int) -> Work:
+    with corpus.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in islice(lines, count)]
+    documents = [f"{record.get('title', '')}\n{record['text']}".strip() for record in records]
+    queries = [" ".join(text.split()[:WORDS]) for text in documents]
+    import onnx_ir as ir
+
+    encoder = Encoder(artifact, threads=1)
+    lengths = np.array([len(encoder.tokenize_document(text).ids) for text in documents])
+    arrays = {value.name: value.shape for value in ir.load(artifact.path / GRAPH).graph.initializers.values()}
+    layers = sum(bool(re.search(r"layer\.\d+\.output\.dense\.weight$", str(name))) for name in arrays)
+    d, V = artifact.manifest.dense_dim, artifact.manifest.vocabulary_size
+    dense = float((lengths * layers * 24 * d * d).sum() + (lengths**2 * layers * 4 * d).sum())
+    fused = dense + float(((lengths - 2) * (2 * d * V + 2 * d * d)).sum())
+    return Work(documents, queries, int(lengths.sum()), fused, dense)
+
+
+def ceiling(rows: int, inner: int, outer: int, *, quantized: bool) -> float:
+    """Operations per CPU second of one product."""
+    import onnx_ir as ir
+
+    from model.graph import Writer
+
+    writer, random = Writer(), np.random.default_rng(0)
+    kind = ir.DataType.UINT8 if quantized else ir.DataType.FLOAT
+    x = ir.Value(name="x", type=ir.TensorType(kind), shape=ir.Shape([rows, inner]))
+    if quantized:
+        weight = random.integers(-64, 65, (inner, outer)).astype(np.int8)
+        y = writer.op("MatMulInteger", x, writer.constant(weight, "weight"), writer.constant(np.uint8(128)))
+        y.type = ir.TensorType(ir.DataType.INT32)
+    else:
+        y = writer.op("MatMul", x, writer.constant(random.normal(size=(inner, outer)).astype(np.float32), "weight"))
+        y.type = ir.TensorType(ir.DataType.FLOAT)
+    y.name, y.shape = "y", ir.Shape([rows, outer])
+    session = session_of(ir.to_proto(writer.model([x], [y])).SerializeToString())
+    feed = {"x": random.integers(0, 255, (rows, inner)).astype(np.uint8 if quantized else np.float32)}
+    times, best = max(4, int(1e10 / (2 * rows * inner * outer))), 0.0
+    for _ in range(5):
+        began = time.process_time()
+        for _ in range(times):
+            session.run(None, feed)
+        best = max(best, 2.0 * rows * inner * outer * times / (time.process_time() - began))
+    return best
+
+
+def measure(systems: dict[str, System], threads: int, work: Work, rounds: int) -> dict[str, Rounds]:
+    """Of each system: seconds of each round, milliseconds of each query, peak memory."""
+    context, pipes = get_context("spawn"), {}
+    for name, system in systems.items():
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, system, threads, work), daemon=True).start()
+    found: dict[str, Rounds] = {name: Rounds([], [], [], 0.0) for name in systems}
+    for pipe in pipes.values():
+        assert pipe.recv() == "ready"
+    for _ in range(rounds):
+        for name, pipe in pipes.items():
+            pipe.send("documents")
+            seconds, cpu = pipe.recv()
+            found[name].seconds.append(seconds)
+            found[name].cpu.append(cpu)
+        for name, pipe in pipes.items():
+            pipe.send("queries")
+            found[name].ms.append(pipe.recv())
+    for name, pipe in pipes.items():
+        pipe.send("memory")
+        found[name] = found[name]._replace(peak_mb=pipe.recv())
+        pipe.send(None)
+    return found
+
+
+def summary(found: dict[str, Rounds], work: Work) -> dict[str, dict[str, float]]:
+    base, count = found["fused"], len(work.documents)
+    return {
+        name: {
+            "documents/s": count / statistics.median(one.seconds),
+            "documents/s lowest": count / max(one.seconds),
+            "documents/s highest": count / min(one.seconds),
+            "tokens/s": work.tokens / statistics.median(one.seconds),
+            "time of documents, fused = 1": median_ratio(one.seconds, base.seconds),
+            "documents per CPU second": count / statistics.median(one.cpu),
+            "CPU time of documents, fused = 1": median_ratio(one.cpu, base.cpu),
+            "query p50 ms": float(np.quantile(np.concatenate(one.ms), 0.5)),
+            "query p99 ms": float(np.quantile(np.concatenate(one.ms), 0.99)),
+            "time of a query, fused = 1": median_ratio(
+                [statistics.median(ms) for ms in one.ms], [statistics.median(ms) for ms in base.ms]
+            ),
+            "Gop per CPU second": operations(name, work) / statistics.median(one.cpu) / 1e9,
+            "peak MB": one.peak_mb,
+        }
+        for name, one in found.items()
+    }
+
+
+def operations(name: str, work: Work) -> float:
+    return work.fused if name in ("fused", "before") else work.dense
+
+
+def median_ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    return statistics.median(one / other for one, other in zip(mine, theirs, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, help="JSON lines with title and text")
+    parser.add_argument("--documents", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--artifact", type=Path, default=BUNDLED)
+    parser.add_argument("--before", type=Path, help="another artifact to compare with")
+    parser.add_argument("--dense", type=Path, help="a dense encoder in ONNX")
+    parser.add_argument("--transformers", type=Path, help="a folder for sentence-transformers")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    asked = {
+        "fused": System("fused", given.artifact),
+        "CLS only": System("cls", given.artifact),
+        "before": System("fused", given.before),
+        "dense ONNX": System("dense", given.dense),
+        "sentence-transformers": System("transformers", given.transformers),
+    }
+    systems = {name: system for name, system in asked.items() if system.path}
+    work = read_work(given.corpus, Artifact.open(given.artifact), given.documents)
+    limits = {
+        f"{what} {'int8' if quantized else 'fp32'}": ceiling(*shape, quantized=quantized) / 1e9
+        for what, shape in {"layer": (512, 384, 1536), "LPU": (254, 384, 30522)}.items()
+        for quantized in (True, False)
+    }
+    found = summary(measure(systems, given.threads, work, given.rounds), work)
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    length = work.tokens / len(work.documents)
+    print(f"{len(work.documents)} documents of {length:.0f} tokens, {given.rounds} rounds, {machine}")
+    print("ceiling, Gop per CPU second: " + ", ".join(f"{name} {value:.0f}" for name, value in limits.items()))
+    print_table(found)
+    if given.json:
+        record = {"machine": machine, "threads": given.threads, "ceiling, Gop per CPU second": limits, "systems": found}
+        given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+COLUMNS = ("docs/s", "from", "to", "tok/s", "time", "/cpu s", "time", "p50 ms", "p99 ms", "time", "Gop/s", "MB")
+DECIMALS = (1, 1, 1, 0, 2, 1, 2, 2, 2, 2, 0, 0)
+
+
+def print_table(found: dict[str, dict[str, float]]) -> None:
+    """Each `time` is a multiple of fused: of documents, of their CPU time, and of a query."""
+    print(f"{'':22s}" + "".join(f"{column:>8s}" for column in COLUMNS))
+    for name, row in found.items():
+        cells = zip(row.values(), DECIMALS, strict=True)
+        print(f"{name:22s}" + "".join(f"{value:8.{decimals}f}" for value, decimals in cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What encoding with the bundled model costs in operations that repeat exactly: kernels that ONNX Runtime runs, bytes
+that they read and write. Speed itself is measured in bench/.
+
+A ceiling is what was counted and 5 % more, for another version of ONNX Runtime: its fusions are not ours. Who makes the
+graph do more raises it knowingly; who makes it do less lowers it.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from model.artifact import BUNDLED, GRAPH, Artifact
+
+ROOM = 1.05
+TEXTS, TOKENS = 4, 128
+
+
+class Cost(NamedTuple):
+    """Of one call of the graph.
+
+    Attributes:
+        kernels: How many ran.
+        weights: Bytes of weights that they read.
+        written: Bytes that they wrote.
+    """
+
+    kernels: int
+    weights: int
+    written: int
+
+
+def cost(folder: Path, *, texts: int, tokens: int, k: int) -> Cost:
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix, options.intra_op_num_threads = True, str(folder / "run"), 1
+    session = onnxruntime.InferenceSession(BUNDLED / GRAPH, options, providers=["CPUExecutionProvider"])
+    ids = np.full((texts, tokens), 2000, np.int64)
+    session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids), "k": np.array(k)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    kernels = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
+    return Cost(
+        len(kernels),
+        sum(int(kernel["parameter_size"]) for kernel in kernels),
+        sum(int(kernel["output_size"]) for kernel in kernels),
+    )
+
+
+@pytest.fixture(scope="module")
+def query(tmp_path_factory: pytest.TempPathFactory) -> Cost:
+    return cost(tmp_path_factory.mktemp("query"), texts=1, tokens=12, k=32)
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Cost:
+    return cost(tmp_path_factory.mktemp("documents"), texts=TEXTS, tokens=TOKENS, k=192)
+
+
+def test_a_query_runs_no_more_kernels_than_it_did(query: Cost) -> None:
+    assert query.kernels <= 402 * ROOM
+
+
+def test_each_further_text_of_a_batch_runs_no_more_kernels_than_it_did(query: Cost, documents: Cost) -> None:
+    assert documents.kernels - query.kernels <= 83 * ROOM * (TEXTS - 1)
+
+
+def test_a_further_text_reads_the_words_once_more_and_no_other_weight(query: Cost, documents: Cost) -> None:
+    manifest = Artifact.open(BUNDLED).manifest
+    assert documents.weights - query.weights <= manifest.dense_dim * manifest.vocabulary_size * (TEXTS - 1)
+    assert query.weights <= 24_581_970 * ROOM
+
+
+def test_a_token_writes_no_more_bytes_than_it_did(query: Cost, documents: Cost) -> None:
+    assert documents.written <= 511_628 * ROOM * TEXTS * TOKENS
+    assert query.written <= 7_152_906 * ROOM
