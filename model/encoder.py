@@ -281,7 +281,8 @@ class Encoder:
         for row, ids in enumerate(rows):
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": np.array(texts[batch[0]].k)}
+        k = np.array(texts[batch[0]].k, np.int64)
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": k}
         return _Raw(*self._session.run(list(OUTPUTS), feed))
 
 
