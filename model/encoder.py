@@ -5,7 +5,7 @@ order. Texts are sorted by length and batched by padded tokens, so that memory h
 text's vectors do not depend on its batch (1e-5), in every precision.
 
 On a CPU batches are small and each has one thread: what a layer hands to the next then stays in that core's cache, and
-no thread waits for another at each of some 300 nodes. On two cores that is half as fast again as batches of 2,048
+no thread waits for another at each of some 300 nodes. On two cores that was 1.7 times as fast as batches of 2,048
 tokens on both (docs/benchmarks.md). The cost: one long text alone takes the time that one core needs.
 """
 
@@ -298,7 +298,8 @@ class Encoder:
         for row, ids in enumerate(rows):
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": np.array(texts[batch[0]].k)}
+        k = np.array(texts[batch[0]].k, np.int64)
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask, "k": k}
         return _Raw(*self._session.run(list(OUTPUTS), feed))
 
 
