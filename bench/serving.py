@@ -32,6 +32,8 @@ from service.searcher import Searcher, open_searchers
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
 CONNECTIONS = 32
 WORDS = 8
+IDLE_S = 2.0
+"""How long a connection is kept for the next request; the service closes it after 5 s."""
 
 
 class Server(NamedTuple):
@@ -187,11 +189,14 @@ async def flood(server: Server, queries: Sequence[str], rate: float, seconds: fl
     async def call(query: str) -> None:
         connection = idle.pop() if idle else Connection(server)
         seen.append(await connection.ask(query))
+        connection.idle_since = time.perf_counter()
         idle.append(connection)
 
     tasks = []
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        while idle and time.perf_counter() - idle[0].idle_since > IDLE_S:
+            idle.pop(0).close()
         tasks.append(asyncio.create_task(call(queries[number % len(queries)])))
     await asyncio.gather(*tasks)
     for connection in idle:
@@ -205,6 +210,7 @@ class Connection:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.idle_since = 0.0
 
     async def ask(self, query: str) -> tuple[int, float]:
         """Status and seconds of one search."""

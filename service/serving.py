@@ -33,6 +33,9 @@ from service.switch import Setbacks
 
 LOGGER = logging.getLogger("dupmae.serving")
 
+SERVER_THREADS, EMBEDDED_THREADS = 4, 2
+"""Calls of one store at once. Those of the embedded engine mostly wait for each other, and keep the event loop waiting."""
+
 
 class NotReady(Exception):
     """An index cannot be served now; the message is the reason, with its remedy."""
@@ -229,7 +232,8 @@ class Serving:
         except BaseException:
             await asyncio.to_thread(searchers.release, searcher)
             raise
-        pool = Pool(self._settings.store_threads, self._settings.max_queue, self._max_wait_s)
+        threads = self._settings.store_threads or (EMBEDDED_THREADS if searcher.store.exclusive else SERVER_THREADS)
+        pool = Pool(threads, self._settings.max_queue, self._max_wait_s)
         return Desk(searcher, self._batcher(searcher), pool, self._cache, live=live)
 
     async def _write(self, index: str, change: Callable[[LiveBuild], Written]) -> tuple[Build, Written]:

@@ -49,7 +49,10 @@ class Settings(IndexSettings):
         description="Texts that may wait for the encoder; one more, or one that would wait too long, is answered 429.",
     )
     store_threads: int = Field(
-        4, ge=1, description="Calls that the store of one index works on at once; DUPMAE_MAX_QUEUE more may wait."
+        0,
+        ge=0,
+        description="Calls that the store of one index works on at once, DUPMAE_MAX_QUEUE more may wait; 0 is 4 on a "
+        "server and 2 on the embedded engine, which holds Python's lock while it searches.",
     )
     cache_mb: int = Field(
         64, ge=0, description="MiB kept of query vectors and, on the embedded engine, of answers; 0 keeps none."
