@@ -34,7 +34,7 @@ from service.switch import Setbacks
 LOGGER = logging.getLogger("dupmae.serving")
 
 SERVER_THREADS, EMBEDDED_THREADS = 4, 2
-"""Calls of one store at once. Those of the embedded engine mostly wait for each other, and keep the event loop waiting."""
+"""Calls of one store at once. Those of the embedded engine wait for each other, and the event loop for them."""
 
 
 class NotReady(Exception):
