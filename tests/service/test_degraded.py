@@ -51,7 +51,7 @@ def site(tiny_artifact: Artifact, tiny_encoder: Encoder, tmp_path_factory: pytes
 async def running(serve: Serve, site: Site, timeout_ms: int, **changes: object) -> AsyncIterator[httpx.AsyncClient]:
     """A service that has both indexes open; all is well again when it ends."""
     settings = {"data": site.data, "timeout_ms": timeout_ms, "switch_s": 0.05, "store_threads": THREADS}
-    async with serve(qdrant_url=site.server.url, **settings, **changes) as client:
+    async with serve(qdrant_url=site.server.url, **(settings | changes)) as client:
         try:
             await until_ready(client, 200)
             assert (await search(client, "letters")).status_code == 200
@@ -133,7 +133,8 @@ async def test_who_has_no_room_at_the_store_is_refused_before_anything_is_encode
         return encode(encoder, texts)
 
     monkeypatch.setattr(Encoder, "encode_tokenized", counted)
-    async with running(serve, site, LONG_MS, max_queue=2, cache_mb=0) as client:
+    unwatched = {"switch_s": 3600.0}  # or the look at the store would wait in the queue too
+    async with running(serve, site, LONG_MS, max_queue=2, cache_mb=0, **unwatched) as client:
         stuck = await hang(client, site, callers=THREADS)
         stuck += [asyncio.create_task(search(client)) for _ in range(2)]
         async with asyncio.timeout(60):
