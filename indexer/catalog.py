@@ -4,6 +4,7 @@ A build can only be searched with the artifact that encoded it. So the artifact 
 fingerprint, before the build is published: replacing or retraining the model elsewhere never breaks what is live.
 """
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from indexer.settings import IndexSettings
 from indexer.store import Build, BuildLocked, Engine, IndexNotFound, Store, StoreError, check_ready
 from model.artifact import BUNDLED, GRAPH, MANIFEST, MODEL_CARD, TOKENIZER, Artifact, ArtifactError
 from model.encoder import Encoder
+
+LOGGER = logging.getLogger("dupmae.catalog")
 
 LETTING_GO_S = 10.0
 """How long a build that is live no more is waited for: a service that has left it answers its last requests first."""
@@ -177,7 +180,7 @@ def replayed(settings: IndexSettings, engine: Engine, build: Build, encoder: Enc
 
 def _opened(engine: Engine, build: Build) -> Store | None:
     """The build to write to; None when it is published and open elsewhere."""
-    until = monotonic() + LETTING_GO_S
+    until, told = monotonic() + LETTING_GO_S, False
     while True:
         try:
             return engine.open(build.index, build.id, write=True)
@@ -186,6 +189,9 @@ def _opened(engine: Engine, build: Build) -> Store | None:
                 return None
             if monotonic() > until:
                 raise
+            if not told:
+                LOGGER.info("build %s is still open elsewhere; waiting %g s at most", build.id, LETTING_GO_S)
+                told = True
             sleep(0.05)
 
 

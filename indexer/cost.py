@@ -23,6 +23,7 @@ from indexer.chunking import Chunker
 from indexer.collection import CollectionOptions
 from indexer.documents import BadRecord, Document
 from indexer.edge import EdgeEngine
+from indexer.edge_store import allocated_bytes
 from indexer.encoding import EncodedDocument, encode_passages
 from indexer.store import Build, Chunking
 from model.encoder import Encoder
@@ -227,12 +228,7 @@ def _store(encoder: Encoder, encoded: Sequence[EncodedDocument]) -> tuple[float,
             store.upsert([point for document in encoded[start : start + BATCH] for point in document.points])
         writing_s = time.perf_counter() - began
         store.flush()
-        return writing_s, sum(_allocated(path) for path in Path(folder).rglob("payload_storage/*"))
-
-
-def _allocated(path: Path) -> int:
-    """Bytes that a file takes; its length says more, since the engine's files have holes."""
-    return path.stat().st_blocks * 512
+        return writing_s, sum(allocated_bytes(path) for path in Path(folder).rglob("payload_storage"))
 
 
 def _resident_bytes() -> int:

@@ -103,7 +103,7 @@ class EdgeEngine:
             lock.release()
             raise
         self._write_facts(build)
-        return EdgeStore(build, shard, lock, write=True)
+        return EdgeStore(build, shard, lock, folder, write=True)
 
     def open(self, index: str, build_id: str | None = None, *, write: bool = False) -> EdgeStore:
         """See `Engine.open`. A build that a process writes to cannot be opened by another, not even for reading."""
@@ -120,7 +120,7 @@ class EdgeEngine:
         except StoreError:
             lock.release()
             raise
-        return EdgeStore(build, shard, lock, write=write)
+        return EdgeStore(build, shard, lock, folder, write=write)
 
     def save(self, build: Build) -> None:
         """See `Engine.save`."""

@@ -1,8 +1,9 @@
 """One embedded build, open in this process: written, read and searched through qdrant-edge."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import qdrant_edge as edge
@@ -42,8 +43,9 @@ class EdgeStore:
     exclusive = True
     """See `Store.exclusive`: a reader's lock keeps writers out, and a writer's everybody."""
 
-    def __init__(self, build: Build, shard: edge.EdgeShard, lock: BuildLock, *, write: bool) -> None:
+    def __init__(self, build: Build, shard: edge.EdgeShard, lock: BuildLock, folder: Path, *, write: bool) -> None:
         self._build = build
+        self._folder = folder
         self._shard = shard
         self._lock = lock
         self._write = write
@@ -150,7 +152,13 @@ class EdgeStore:
         waiting = max(0, 2 * info.points_count - info.indexed_vectors_count)  # every ot vector counts as indexed
         allowed = INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
         detail = f"{waiting:,} points outside HNSW, {allowed:,} may be"
-        return Condition(waiting <= allowed, detail, frozenset(info.payload_schema))
+        return Condition(
+            waiting <= allowed,
+            detail,
+            frozenset(info.payload_schema),
+            info.segments_count,
+            allocated_bytes(self._folder),
+        )
 
     def optimize(self) -> None:
         """See `Store.optimize`. Durable when it returns."""
@@ -181,6 +189,15 @@ class EdgeStore:
     def _check_write(self) -> None:
         if not self._write:
             raise StoreError(f"Build {self._build.id} of index {self._build.index} is open for reading only.")
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Bytes that the files below a folder take; their lengths say more, since the engine's files have holes."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # the engine replaces its files while somebody writes
+            total += path.stat().st_blocks * 512
+    return total
 
 
 def _edge_point(point: Point) -> edge.Point:

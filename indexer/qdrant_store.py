@@ -167,7 +167,8 @@ class QdrantStore:
         with answering(self._client):
             info = self._client.get_collection(self._collection)
         fields = None if self._client.init_options["url"] is None else frozenset(info.payload_schema)
-        return Condition(info.status == models.CollectionStatus.GREEN, info.status.value, fields)
+        green = info.status == models.CollectionStatus.GREEN
+        return Condition(green, info.status.value, fields, info.segments_count, None)
 
     def optimize(self, patience_s: float = 3600) -> None:
         """Wait until the server has built its indexes, which it does by itself and for as long as it takes.

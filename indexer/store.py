@@ -201,11 +201,15 @@ class Condition:
         optimized: Whether it has nothing left to build.
         detail: The same in its own words.
         fields: Payload fields with an index; None where the engine keeps no such indexes (a client's local mode).
+        segments: Parts that it keeps the points in, each with indexes of its own.
+        size_bytes: What the build takes on disk; None where the engine does not tell, as a server.
     """
 
     optimized: bool
     detail: str
     fields: frozenset[str] | None
+    segments: int
+    size_bytes: int | None
 
 
 class Store(Protocol):

@@ -15,29 +15,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding as Tokens
 from tokenizers import Tokenizer
 
-from model.artifact import GRAPH, TOKENIZER, Artifact, ArtifactError, Manifest, Precision
+from model.artifact import TOKENIZER, Artifact, ArtifactError, Precision
+from model.session import OUTPUTS, Provider, load_session
 from model.vector import FusedVector
-
-Provider = Literal["cpu", "cuda"]
 
 CACHED_TOKENS = 512
 """Padded tokens of a batch on a CPU: at most 3 MB between two layers of 384 dimensions, about what a core caches."""
 
-OLDEST_FOR_INT8 = (1, 26)
-"""ONNX Runtime 1.22 to 1.24 multiply int8 wrongly with AMX, where columns are more than 16 and no multiple of it."""
-
 LEAST_TOKENS = 64
 """Texts are not spread over threads in batches smaller than this: each batch reads all the weights."""
-
-INPUTS = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)", "k": "tensor(int64)"}
-OUTPUTS = {"cls": "tensor(float)", "ot_indices": "tensor(int64)", "ot_values": "tensor(float)"}
 
 
 class EncodingError(ValueError):
@@ -56,10 +49,6 @@ class EncodingError(ValueError):
 
 class NoWords(EncodingError):
     """Texts without a word that the model gives any weight."""
-
-
-class ProviderError(RuntimeError):
-    """The encoder cannot run where it was asked to; the message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +145,7 @@ class Encoder:
         self._max_batch_tokens = min(max_batch_tokens, CACHED_TOKENS) if on_cpu else max_batch_tokens
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode-batch")  # ends with the encoder
         self._tokenizer = _load_tokenizer(artifact)
-        self._session = _load_session(artifact, provider, arena=arena)
+        self._session = load_session(artifact, provider, arena=arena)
 
     @property
     def fingerprint(self) -> str:
@@ -361,68 +350,5 @@ def _load_tokenizer(artifact: Artifact) -> Tokenizer:
     return tokenizer
 
 
-def _load_session(artifact: Artifact, provider: Provider, *, arena: bool) -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ProviderError(
-            'ONNX Runtime is not installed; install it with `pip install "dupmae-search[cpu]"` (or [gpu])'
-        ) from error
-    _check_version(artifact, onnxruntime.__version__)
-    wanted = _provider_name(artifact, provider, onnxruntime.get_available_providers())
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # of each batch
-    options.enable_cpu_mem_arena = arena
-    if provider == "cuda":
-        onnxruntime.preload_dlls()  # CUDA as pip installs it lies where no loader looks
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    session = onnxruntime.InferenceSession(artifact.path / GRAPH, options, providers=[wanted])
-    if session.get_providers()[0] != wanted:
-        raise ProviderError(
-            f"asked for {wanted}, ONNX Runtime took {session.get_providers()[0]}; check the CUDA driver"
-        )
-    _check_graph(session, artifact.manifest)
-    return session
-
-
-def _check_version(artifact: Artifact, version: str) -> None:
-    oldest = ".".join(map(str, OLDEST_FOR_INT8))
-    found = tuple(int(part) for part in version.split(".")[:2])
-    if artifact.manifest.precision == "int8" and found < OLDEST_FOR_INT8:
-        raise ProviderError(
-            f"ONNX Runtime {version} multiplies int8 wrongly on some processors; "
-            f"install {oldest} or newer with `pip install 'onnxruntime>={oldest}'`"
-        )
-
-
-def _provider_name(artifact: Artifact, provider: Provider, available: list[str]) -> str:
-    if provider == "cpu":
-        return "CPUExecutionProvider"
-    if artifact.manifest.precision == "int8":
-        raise ProviderError(
-            f"{artifact.path} is an int8 artifact, which is for CPUs; write one for a GPU with "
-            "`dupmae model export CHECKPOINT FOLDER --precision fp16`, and build the index with it"
-        )
-    if "CUDAExecutionProvider" not in available:
-        raise ProviderError(
-            f"this ONNX Runtime has no CUDA (it has {', '.join(available)}); "
-            'replace it: `pip uninstall onnxruntime`, then `pip install "dupmae-search[gpu]"`'
-        )
-    return "CUDAExecutionProvider"
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_graph(session: Any, manifest: Manifest) -> None:
-    for what, wanted, nodes in (
-        ("inputs", INPUTS, session.get_inputs()),
-        ("outputs", OUTPUTS, session.get_outputs()),
-    ):
-        found = {node.name: node.type for node in nodes}
-        if found != wanted:
-            raise ArtifactError(f"{GRAPH} has {what} {found}, not {wanted}; export the checkpoint with this release")
-    dense_dim = session.get_outputs()[0].shape[1]
-    if dense_dim != manifest.dense_dim:
-        raise ArtifactError(f"{GRAPH} gives {dense_dim} dense dimensions, the manifest says {manifest.dense_dim}")

@@ -311,10 +311,10 @@ def _reference(encoder: FusedEncoder, ids: list[int], k: int) -> FusedVector:
 
 
 def _ot_error(wanted: FusedVector, found: FusedVector) -> float:
-    _, mine, theirs = np.intersect1d(wanted.ot_indices, found.ot_indices, assume_unique=True, return_indices=True)
+    mine, theirs = wanted.shared(found)
     return float(np.abs(wanted.ot_values[mine] - found.ot_values[theirs]).max(initial=0))
 
 
 def _overlap(wanted: FusedVector, found: FusedVector) -> float:
-    shared = np.intersect1d(wanted.ot_indices, found.ot_indices, assume_unique=True).size
-    return shared / max(wanted.ot_indices.size, found.ot_indices.size)
+    mine, _ = wanted.shared(found)
+    return mine.size / max(wanted.ot_indices.size, found.ot_indices.size)

@@ -33,7 +33,6 @@ Encode = Callable[[Sequence[Tokenized]], Sequence[Encoding]]
 SHORT = 512
 """Characters that are tokenized on the event loop, half a millisecond at most; for more a thread is worth its price."""
 
-
 AT_ONCE = 32
 """Texts of one caller that wait together: enough to fill a batch, too few to fill the queue."""
 

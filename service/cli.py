@@ -207,9 +207,9 @@ def _named_errors() -> tuple[type[Exception], ...]:
     from indexer.store import StoreError
     from model.artifact import ArtifactError
     from model.commands.options import MissingExtra
-    from model.encoder import ProviderError
     from model.lines import SourceError
     from model.options import TrainingError
+    from model.session import ProviderError
     from service.keys import KeysError
     from service.searcher import DocumentNotFound, QueryRefused
     from service.settings import SettingsError

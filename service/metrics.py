@@ -9,7 +9,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
-from indexer.store import Build
+from indexer.store import Build, Condition
 from service.drift import Drift
 from service.probe_metrics import ProbeMetrics
 
@@ -71,6 +71,15 @@ class Metrics:
             registry=registry,
         )
         self._documents = Gauge("dupmae_build_documents", "Documents in that build.", ["index"], registry=registry)
+        self._segments = Gauge(
+            "dupmae_build_segments", "Parts that the engine keeps that build in.", ["index"], registry=registry
+        )
+        self._size = Gauge(
+            "dupmae_build_size_bytes",
+            "Bytes of that build on disk when it was opened; embedded engine only.",
+            ["index"],
+            registry=registry,
+        )
         self._switch_failed = Gauge(
             "dupmae_switch_failed",
             "1 while an index cannot answer from what is published; the log has the reason.",
@@ -117,6 +126,12 @@ class Metrics:
         self._serving[build.index] = build
         self._build_info.labels(build.index, build.id, build.fingerprint).set(1)
         self._documents.labels(build.index).set(build.documents)
+
+    def loaded(self, index: str, condition: Condition) -> None:
+        """A build was opened, to answer an index."""
+        self._segments.labels(index).set(condition.segments)
+        if condition.size_bytes is not None:
+            self._size.labels(index).set(condition.size_bytes)
 
     def switch_failed(self, index: str, failed: bool) -> None:
         """Whether an index cannot answer from what is published."""

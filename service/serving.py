@@ -20,7 +20,8 @@ from contextlib import asynccontextmanager
 from indexer.live import LiveBuild, Written
 from indexer.store import Build, IndexNotFound, StoreError
 from model.artifact import ArtifactError
-from model.encoder import Encoder, ProviderError
+from model.encoder import Encoder
+from model.session import ProviderError
 from service.batching import MicroBatcher
 from service.cache import Cache
 from service.desk import Desk
@@ -229,6 +230,7 @@ class Serving:
         try:
             live = await asyncio.to_thread(_caught_up, searchers, searcher) if self._settings.writable else None
             await asyncio.to_thread(searcher.warm_up)
+            self._metrics.loaded(index, await asyncio.to_thread(searcher.store.condition))
         except BaseException:
             await asyncio.to_thread(searchers.release, searcher)
             raise

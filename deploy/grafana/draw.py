@@ -17,6 +17,9 @@ FOLDER = Path(__file__).with_name("dashboards")
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 RATE = "[$__rate_interval]"
 
+QDRANT = '{job="qdrant"}'
+"""Its own metrics have no prefix; `job` is that of deploy/prometheus/prometheus.yml."""
+
 
 class Graph(NamedTuple):
     """A panel: curves over time.
@@ -84,6 +87,8 @@ INDEX: dict[str, Sequence[Graph]] = {
     "What is served": (
         Graph("Builds", "none", {"{{index}}: {{build}}": "count by (index, build) (dupmae_build_info)"}),
         Graph("Documents", "none", {"{{index}}": 'max by (index) (dupmae_build_documents{origin=""})'}),
+        Graph("Size on disk", "bytes", {"{{index}}": "max by (index) (dupmae_build_size_bytes)"}),
+        Graph("Segments", "none", {"{{index}}": "max by (index) (dupmae_build_segments)"}),
         Graph("Live writes", "wps", {"{{index}}, {{kind}}": f"sum by (index, kind) (rate(dupmae_writes_total{RATE}))"}),
         Graph("Cannot be switched to", "none", {"{{index}} on {{instance}}": "dupmae_switch_failed"}),
     ),
@@ -96,6 +101,31 @@ INDEX: dict[str, Sequence[Graph]] = {
         Graph("Dead letters", "none", {"{{index}}": "dupmae_build_dead_letters"}),
         Graph("Stage", "none", {"{{index}}, {{stage}}": "dupmae_build_stage == 1"}),
         Graph("Since it last stored anything", "s", {"{{index}}": "time() - dupmae_build_updated_seconds"}),
+    ),
+    "What Qdrant says": (
+        Graph(
+            "Points",
+            "none",
+            {"{{id}}": f"sum by (id) (collection_points{QDRANT})"},
+            "By collection, which is a build. Empty where the engine is embedded, as this row is.",
+        ),
+        Graph(
+            "Optimizations running",
+            "none",
+            {"{{id}}": f"sum by (id) (collection_running_optimizations{QDRANT})"},
+            "While a build is being indexed, and after many live writes; not for hours.",
+        ),
+        Graph("Replicas that are not active", "none", {"{{instance}}": f"collection_dead_replicas{QDRANT}"}),
+        Graph("Responses", "reqps", {"{{status}}": f"sum by (status) (rate(rest_responses_total{QDRANT}{RATE}))"}),
+        Graph(
+            "Time of a response, p95",
+            "s",
+            {
+                "{{endpoint}}": "histogram_quantile(0.95, sum by (le, endpoint) "
+                f"(rate(rest_responses_duration_seconds_bucket{QDRANT}{RATE})))"
+            },
+        ),
+        Graph("Memory", "bytes", {"{{instance}}": f"memory_resident_bytes{QDRANT}"}),
     ),
 }
 

@@ -73,8 +73,11 @@ def main() -> None:
 
 
 def picture(client: httpx.Client, rows: Mapping[str, Sequence[Graph]], period: Period) -> Figure:
-    """One dashboard."""
-    lines = {title: list(_lines(graphs)) for title, graphs in rows.items()}
+    """One dashboard, without the rows that nobody answers: here no Qdrant is watched."""
+    found = {graph.title: curves(client, graph, period) for graphs in rows.values() for graph in graphs}
+    lines = {
+        title: list(_lines(graphs)) for title, graphs in rows.items() if any(found[graph.title] for graph in graphs)
+    }
     heights = [HEADING + LINE * len(of) for of in lines.values()]
     figure = Figure(figsize=(WIDTH, sum(heights)), dpi=96, layout="constrained", facecolor=GROUND)
     parts = figure.subfigures(len(lines), 1, squeeze=False, height_ratios=heights)
@@ -87,7 +90,7 @@ def picture(client: httpx.Client, rows: Mapping[str, Sequence[Graph]], period: P
         for row, graphs in zip(panels, of, strict=True):
             for axes, graph in zip(row, graphs, strict=False):
                 axes.set_visible(True)
-                _draw(axes, graph, curves(client, graph, period), period)
+                _draw(axes, graph, found[graph.title], period)
     return figure
 
 

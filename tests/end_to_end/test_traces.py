@@ -1,10 +1,8 @@
 """A service that runs sends its traces where the standard variables say, over the wire that collectors speak."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from queue import SimpleQueue
 
 import httpx
@@ -12,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.end_to_end.conftest import Service
+from tests.receiver import receiver
 
 Start = Callable[..., AbstractContextManager[Service]]
 TRACED = {"DUPMAE_TRACING": "true", "DUPMAE_DRAIN_LEAD_S": "0"}
@@ -23,22 +22,12 @@ def collector() -> Iterator[tuple[str, "SimpleQueue[ExportTraceServiceRequest]"]
     """A collector's address, and what it is sent."""
     received: SimpleQueue[ExportTraceServiceRequest] = SimpleQueue()
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
-            received.put(ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
+    def take(path: str, body: bytes) -> None:
+        assert path == "/v1/traces"
+        received.put(ExportTraceServiceRequest.FromString(body))
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        threading.Thread(target=server.serve_forever).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
+    with receiver(take) as address:
+        yield address, received
 
 
 def spans(request: ExportTraceServiceRequest) -> dict[str, Span]:

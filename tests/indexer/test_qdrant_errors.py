@@ -114,3 +114,4 @@ def test_only_a_green_collection_has_nothing_left_to_build(status: str, optimize
     ):
         condition = QdrantStore(new_build("b1"), client, "c", write=False).condition()
     assert (condition.optimized, condition.detail, condition.fields) == (optimized, status, frozenset({"doc_id"}))
+    assert (condition.segments, condition.size_bytes) == (info.segments_count, None)

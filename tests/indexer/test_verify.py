@@ -143,10 +143,13 @@ def test_a_build_that_wants_optimizing_fails_until_it_is_done(
     for module in (indexer.edge, indexer.edge_store):
         monkeypatch.setattr(module, "INDEXING_THRESHOLD_KB", 1)  # 16 points of 16 dimensions
     with closing(EdgeEngine(tmp_path).create(new_build("b1"))) as store:
+        empty = store.condition()
         store.upsert(random_points(300, seed=1))
         store.flush()
         before = store.condition()
         assert not before.optimized
+        assert before.segments >= 1
+        assert (before.size_bytes or 0) > (empty.size_bytes or 0) > 0
         assert before.detail == "300 points outside HNSW, 16 may be"
         assert store.condition() == before
         store.optimize()

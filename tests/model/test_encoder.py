@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.artifact import Artifact, Precision
-from model.encoder import Encoder, Encoding, EncodingError, ProviderError
+from model.encoder import Encoder, Encoding, EncodingError
+from model.session import ProviderError
 from tests.conftest import TEXTS
 
 WORDLESS = ["", " \t\n", "[CLS] [SEP] [PAD]", "\x00\x07"]

@@ -75,6 +75,14 @@ async def test_metrics_count_searches_by_mode_and_status(serve: Serve) -> None:
     assert size
     assert 0 < float(free[1]) < float(size[1])
     assert 'dupmae_build_info{build="' in text
+    parts, taken = (
+        re.search(rf'^dupmae_build_{what}{{index="default"}} (\S+)$', text, re.MULTILINE)
+        for what in ("segments", "size_bytes")
+    )
+    assert parts
+    assert taken
+    assert float(parts[1]) >= 1
+    assert 0 < float(taken[1]) < float(size[1])
 
 
 async def test_two_apps_in_one_process_have_a_registry_each(serve: Serve) -> None:
