@@ -10,14 +10,15 @@ tokens, which stays in cache; the whole batch's would be 250 MB and slower).
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
-from model.dupmae import FusedEncoder
+if TYPE_CHECKING:
+    from model.dupmae import FusedEncoder
 
 OPSET, IR_VERSION = 21, 10
 
@@ -146,7 +147,7 @@ class FloatProducts:
 class EncoderGraph:
     """Writes the parts of one encoder's graph."""
 
-    def __init__(self, encoder: FusedEncoder, products: Callable[[Weights], Products]) -> None:
+    def __init__(self, encoder: "FusedEncoder", products: Callable[[Weights], Products]) -> None:
         self.encoder = encoder
         self.config = encoder.mlm.config
         self.weights = named_weights(encoder)
@@ -263,7 +264,7 @@ def attention(
     return writer.op("Reshape", mixed, writer.constant([0, 0, heads.number * heads.width]))
 
 
-def named_weights(encoder: FusedEncoder) -> dict[str, NDArray[np.float32]]:
+def named_weights(encoder: "FusedEncoder") -> dict[str, NDArray[np.float32]]:
     """The weights by their names in `transformers`; `project.weight` too, and query, key and value as one matrix."""
     weights = {name: tensor.numpy() for name, tensor in encoder.mlm.state_dict().items()}
     weights["project.weight"] = encoder.project.weight.detach().numpy()

@@ -34,6 +34,10 @@ def test_serving_and_indexing_load_neither_torch_nor_transformers(module: str) -
     assert not loaded_by(module) & TRAINING
 
 
+def test_graphs_are_written_without_torch_so_that_encoding_is_measured_where_there_is_none() -> None:
+    assert not loaded_by("model.graph") & TRAINING
+
+
 def test_no_module_of_the_service_or_the_indexer_loads_torch() -> None:
     ours = {*modules_of("service"), *modules_of("indexer")} - FRAMEWORKS
     assert not loaded_by(*sorted(ours)) & TRAINING
