@@ -106,6 +106,7 @@ class Pooled:
 def session_of(model: Path | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # a graph that was cut keeps what nothing needs any more, and each is told of
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
