@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -37,11 +38,16 @@ Dupmae = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Service(NamedTuple):
-    """A running `dupmae serve`, and what it had written when it was ready."""
+    """A running `dupmae serve`. Its log is a file, since a pipe that nobody empties would stop it once it is full."""
 
     address: str
-    process: "subprocess.Popen[str]"
-    written: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def ended(self, timeout: float) -> str:
+        """What it wrote, once it has ended; that takes `timeout` seconds at most."""
+        self.process.wait(timeout)
+        return self.log.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -83,22 +89,21 @@ def index(dupmae: Dupmae, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def start(environment: dict[str, str]) -> Callable[..., AbstractContextManager[Service]]:
+def start(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AbstractContextManager[Service]]:
     """Starts `dupmae serve` on a free port; ready when entered, killed when left unless it has ended."""
 
     @contextmanager
     def run(**changes: str) -> Iterator[Service]:
-        command = [*COMMAND, "serve", "--port", "0"]
-        with subprocess.Popen(command, env=environment | changes, text=True, stderr=subprocess.PIPE) as process:
-            assert process.stderr is not None
+        command, log = [*COMMAND, "serve", "--port", "0"], tmp_path_factory.mktemp("served") / "log"
+        with log.open("wb") as file, subprocess.Popen(command, env=environment | changes, stderr=file) as process:
             try:
-                seen = []
-                for line in process.stderr:
-                    seen.append(line)
-                    if found := re.search(r"at (http://\S+)", line):
-                        yield Service(found[1], process, "".join(seen))
-                        return
-                pytest.fail("the service ended by itself:\n" + "".join(seen))
+                while not (found := re.search(r"at (http://\S+)\n", log.read_text())):
+                    if process.poll() is not None:
+                        pytest.fail("the service ended by itself:\n" + log.read_text())
+                    time.sleep(0.02)
+                yield Service(found[1], process, log)
             finally:
                 process.kill()
 

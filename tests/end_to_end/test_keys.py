@@ -26,6 +26,7 @@ def status_in_time(client: httpx.Client, wanted: int) -> int:
         status = client.post("/v1/search", json={"query": "the king"}).status_code
         if status == wanted or time.monotonic() > until:
             return status
+        time.sleep(0.05)
 
 
 def test_a_running_service_follows_the_keys_and_writes_none_of_them(
@@ -34,7 +35,7 @@ def test_a_running_service_follows_the_keys_and_writes_none_of_them(
     keys, port = str(tmp_path / "keys.json"), free_port()
     with (
         start(DUPMAE_KEYS=keys, DUPMAE_METRICS_PORT=str(port)) as service,
-        httpx.Client(base_url=service.address) as client,
+        httpx.Client(base_url=service.address, timeout=30) as client,
     ):
         assert status_in_time(client, 200) == 200, "open on loopback as long as there are no keys"
         secret = dupmae("key", "create", "site", DUPMAE_KEYS=keys).stdout.strip()
@@ -48,7 +49,7 @@ def test_a_running_service_follows_the_keys_and_writes_none_of_them(
         assert dupmae("key", "revoke", "site", DUPMAE_KEYS=keys).returncode == 0
         assert status_in_time(client, 401) == 401
         service.process.send_signal(signal.SIGTERM)
-        _, written = service.process.communicate(timeout=30)
+        written = service.ended(timeout=30)
     assert '"key": "site"' in written
     assert secret not in written
     assert "/v1/documents/dupmae_***" in written

@@ -19,7 +19,7 @@ def test_the_service_answers_and_a_signal_stops_it_cleanly(start: Start, index: 
         answer = httpx.post(f"{service.address}/v1/search", json={"query": "compress a file"}).json()
         assert len(answer["results"]) == 4
         service.process.send_signal(stop)
-        _, errors = service.process.communicate(timeout=30)
+        errors = service.ended(timeout=30)
     assert service.process.returncode == 0
     assert "Traceback" not in errors
 

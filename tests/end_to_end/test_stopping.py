@@ -51,7 +51,7 @@ def test_under_load_readiness_ends_first_and_no_request_fails(start: Start, inde
         told.set()
         statuses = [status for each in calls for status in each.result()]
         service.process.send_signal(signal.SIGTERM)
-        service.process.communicate(timeout=30)
+        service.ended(timeout=30)
     assert ready.status_code == 503
     assert "about to stop" in ready.json()["detail"]
     assert ready.headers["Connection"] == live.headers["Connection"] == "close"
@@ -73,7 +73,7 @@ def test_requests_that_have_begun_are_answered_before_the_process_ends(start: St
         next(iter(calls)).result()  # the others are under way
         service.process.send_signal(signal.SIGTERM)
         statuses = {call.result().status_code for call in calls}
-        _, errors = service.process.communicate(timeout=60)
+        errors = service.ended(timeout=60)
     assert statuses == {200}
     assert service.process.returncode == 0
     assert "Traceback" not in errors
@@ -96,7 +96,7 @@ def test_a_store_that_hangs_does_not_keep_the_process_alive(
             caller = callers.submit(httpx.post, f"{service.address}/v1/search", json={"query": "king"}, timeout=30)
             assert server.hanging.acquire(timeout=30)
             service.process.send_signal(signal.SIGTERM)
-            _, errors = service.process.communicate(timeout=25)
+            errors = service.ended(timeout=25)
             server.mends()
         assert isinstance(caller.exception() or caller.result().status_code, httpx.TransportError | int)
     assert service.process.returncode == 1, errors

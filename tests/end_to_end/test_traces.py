@@ -41,7 +41,7 @@ def test_a_stop_sends_what_has_not_been_sent_yet_and_the_log_has_its_trace(start
         with start(**TRACED, **NEVER_BY_ITSELF, OTEL_EXPORTER_OTLP_ENDPOINT=address) as service:
             assert httpx.post(f"{service.address}/v1/search", json={"query": "king"}).status_code == 200
             service.process.terminate()
-            _, log = service.process.communicate(timeout=60)
+            log = service.ended(timeout=60)
         sent = spans(received.get(timeout=10))
     [line] = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert set(sent) == {"POST /v1/search", "search", "encode", "retrieve", "render"}
@@ -53,6 +53,6 @@ def test_a_collector_that_is_away_costs_no_answer_and_no_orderly_stop(start: Sta
         for _ in range(3):
             assert httpx.post(f"{service.address}/v1/search", json={"query": "king"}).status_code == 200
         service.process.terminate()
-        _, log = service.process.communicate(timeout=60)
+        log = service.ended(timeout=60)
     assert service.process.returncode == 0
     assert "the last spans were not taken within 2 s, and are lost" in log
