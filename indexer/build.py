@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from indexer.chunking import Chunker
@@ -32,6 +33,10 @@ from indexer.reconcile import reconcile, remove
 from indexer.reuse import opened_base
 from indexer.store import Build, BuildLocked, Chunking, Engine, FieldType, State, Store, StoreError
 from model.encoder import Encoder
+from model.rarity import Rarity
+
+RARITY_PASSAGES = 200_000
+"""Passages, at most, in which words are counted. Rarer ones than that tells apart are all very rare."""
 
 
 class BuildError(Exception):
@@ -142,7 +147,7 @@ def build_index(
             patiently(store.optimize, for_s=options.patience_s)
             making.enter("verifying")
             _check_stored(making, ledger)
-            making.facts |= {"source_digest": digest}
+            making.facts |= {"source_digest": digest, "rarity": _rarity(store, encoder)}
             making.enter("ready")
         except KeyboardInterrupt as error:
             making.fail("interrupted")
@@ -264,6 +269,15 @@ def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:
         raise BuildError(f"no document to index ({dead.count} bad records); build {build.id} is not usable")
     assert tally.read == tally.documents + dead.count, (tally, dead.count)
     assert tally.documents == ledger.totals().documents, (tally, ledger.totals())
+
+
+def _rarity(store: Store, encoder: Encoder) -> Rarity | None:
+    """How rare words are in the stored passages. Ids are hashes, so the first of many are a random sample of them."""
+    manifest = encoder.artifact.manifest
+    if manifest.rarity_weight is None:
+        return None
+    vectors = (point.vector for point in islice(store.scroll(), RARITY_PASSAGES))
+    return Rarity.counted(vectors, manifest.vocabulary_size, manifest.rarity_weight)
 
 
 def _check_stored(making: _Making, ledger: Ledger) -> None:

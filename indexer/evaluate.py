@@ -142,6 +142,7 @@ def evaluate(
     started = time.perf_counter()
     vectors = _encode_queries(encoder, queries)
     queries_encoded_per_s = len(queries) / (time.perf_counter() - started)
+    vectors = {query: build.weighed(vector) for query, vector in vectors.items()}
     with closing(engine.open(_INDEX, build.id)) as store:
         searched, searches_per_s = _search_all(store, vectors, options.depth)
         exactness = _exactness(store, vectors, options.depth)

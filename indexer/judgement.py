@@ -121,17 +121,18 @@ def recall(ranking: Sequence[str], grades: Mapping[str, int], *, at: int = _RECA
     return len(right.intersection(ranking[:at])) / len(right)
 
 
-def encoded(encoder: Encoder, texts: Mapping[str, str]) -> dict[str, FusedVector]:
-    """Vectors of queries, but of those that this model has none for."""
+def encoded(build: Opened, texts: Mapping[str, str]) -> dict[str, FusedVector]:
+    """Vectors of queries as the build is asked them, but of those that its model has none for."""
     vectors: dict[str, FusedVector] = {}
     for batch in _batches(list(texts)):
         while batch:
             try:
-                encodings = encoder.encode_queries([texts[query] for query in batch])
+                encodings = build.encoder.encode_queries([texts[query] for query in batch])
             except EncodingError as error:
                 batch = [query for position, query in enumerate(batch) if position not in error.positions]
             else:
-                vectors |= {query: encoding.vector for query, encoding in zip(batch, encodings, strict=True)}
+                asked = [build.store.build.weighed(encoding.vector) for encoding in encodings]
+                vectors |= dict(zip(batch, asked, strict=True))
                 break
     return vectors
 
@@ -142,7 +143,7 @@ def _dcg(grades: Sequence[int]) -> float:
 
 def _measured(build: Opened, queries: Queries) -> Iterator[tuple[float, float]]:
     """Both measures of each query; 0 for one that this model has no vector for."""
-    vectors = encoded(build.encoder, queries.texts)
+    vectors = encoded(build, queries.texts)
     for query, grades in queries.qrels.items():
         ranking = _ranked(build.store, vectors[query]) if query in vectors else []
         yield ndcg(ranking, grades), recall(ranking, grades)

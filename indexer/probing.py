@@ -30,7 +30,7 @@ def make_probe_set(build: Opened, judged: Queries | None = None) -> ProbeSet | N
     queries = judged or known_items(build.store, build.store, count=MOST_QUERIES)
     texts = {id: text for id, text in queries.texts.items() if len(text) <= LONGEST_QUERY}
     chosen = Random(0).sample(sorted(texts), min(len(texts), MOST_QUERIES))
-    vectors = encoded(build.encoder, {id: texts[id] for id in chosen})
+    vectors = encoded(build, {id: texts[id] for id in chosen})
     asked = []
     for id, vector in vectors.items():
         hits = grouped_hits(build.store, vector, limit=TOP).hits

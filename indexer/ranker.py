@@ -57,6 +57,7 @@ class IndexRanker:
         ]
 
     def _ranking(self, query: FusedVector, example: Example, limit: int, score_positives: bool) -> Ranking:
+        query = self._store.build.weighed(query)
         found = self._store.search(query, mode=self._mode, limit=limit, depth=self._depth)
         hits = [Candidate(passage_text(hit.point, self._store.build.chunking), hit.score) for hit in found]
         return Ranking(hits, self._score(query, example.positives, hits) if score_positives else [])

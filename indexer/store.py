@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from indexer.collection import CollectionOptions
 from indexer.modes import Mode as Mode
 from indexer.probe_set import ProbeSet
+from model.rarity import Rarity
 from model.vector import FusedVector, Parts
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Build(BaseModel):
         rate: Records that the last run read per second, but for those that were done before it.
         reason: Why it failed, or failed its verification.
         journal: Live writes of the index up to here are in it; see `indexer.journal`.
+        rarity: How rare words are in it; None if the model does not weigh queries by that.
         judged: What was measured before it was published: metric -> (mean, low, high).
         probe: What a service asks while it answers from it; None if it did not pass the gate.
         went_live: When its index last began to answer from it; None if it never did, or was rolled back from.
@@ -131,6 +133,7 @@ class Build(BaseModel):
     state: State = "encoding"
     reason: str = ""
     journal: int = 0
+    rarity: Rarity | None = None
     judged: dict[str, tuple[float, float, float]] = {}
     probe: ProbeSet | None = None
     went_live: datetime | None = None
@@ -139,6 +142,20 @@ class Build(BaseModel):
     def indexed_fields(self) -> dict[str, FieldType]:
         """Payload fields with an index, which are those a filter may name."""
         return {**self.fields, "doc_id": "keyword", "parent_id": "keyword", "chunk": "integer"}
+
+    def weighed(self, query: FusedVector, *, blindly: bool = False) -> FusedVector:
+        """A query as the encoder gives it -> as it is asked here: what every search, score and explanation begins with.
+
+        Its words count by how rare they are in the build, if the model is made for that.
+
+        Args:
+            query: With the weights of the model.
+            blindly: For one who may see a part of the build only: how rare words are in all of it would tell what the
+                rest holds, so they are taken to be equally rare.
+        """
+        if self.rarity is None:
+            return query
+        return self.rarity.weigh_blindly(query) if blindly else self.rarity.weigh(query)
 
     @property
     def seconds_left(self) -> float | None:
@@ -263,7 +280,7 @@ class Store(Protocol):
         """The best `limit` points, sorted by (-score, id).
 
         Args:
-            query: The encoded query.
+            query: The encoded query, as `Build.weighed` gives it.
             mode: `fused` (exact sum), `cls` or `ot` (one side), `rrf` (reciprocal rank fusion with k = 60).
             limit: Hits to return.
             depth: Candidates each side brings; raised to `limit` when smaller.

@@ -145,7 +145,7 @@ def _searched(
     store: Store, build: Build, encoder: Encoder, points: Sequence[Point], watch: Callable[[int], None]
 ) -> Iterator[Check]:
     """Search for the sampled passages, then read every point once: for its contract and for the exact answers."""
-    queries = _queries(points, encoder)
+    queries = [build.weighed(query) for query in _queries(points, encoder)]
     try:
         found = [[hit.score for hit in store.search(query, limit=TOP)] for query in queries]
     except StoreUnavailable:

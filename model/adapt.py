@@ -160,7 +160,7 @@ def _served(name: str, folder: Path, start: Checkpoint) -> Facts:
     manifest = Artifact.open(folder).manifest
     if prompts := manifest.query_prompt + manifest.document_prompt:
         raise TrainingError(f"{folder} puts {prompts!r:.60} before texts, which training does not; start from another")
-    same = {"licence", "k_query", "k_document", "max_query_tokens", "max_document_tokens"}
+    same = {"licence", "rarity_weight", "k_query", "k_document", "max_query_tokens", "max_document_tokens"}
     return Facts(name=name, base_model=manifest.name, **manifest.model_dump(include=same))
 
 

@@ -56,6 +56,8 @@ class Manifest(BaseModel):
         document_prompt: Put before each document, usually empty.
         activation: What the graph does to pooled values.
         pooling: Where the dense vector comes from.
+        rarity_weight: What a nat of a word's rarity in the searched collection is worth, by which an index multiplies
+            the words of queries; None leaves them as the graph gives them. See `model.rarity`.
         precision: Of the weights and of the products with them.
         training: A summary of data, steps and losses.
         evaluation: Collection -> metric -> value; of a file that the export judged, also what the export changed.
@@ -79,6 +81,7 @@ class Manifest(BaseModel):
     document_prompt: str = ""
     activation: Literal["raw", "relu", "log1p"]
     pooling: Literal["cls"] = "cls"
+    rarity_weight: float | None = Field(None, gt=0)
     precision: Precision
     training: dict[str, JsonValue] = {}
     evaluation: dict[str, dict[str, float]] = {}
@@ -99,9 +102,10 @@ VECTOR_FIELDS = (
     "document_prompt",
     "activation",
     "pooling",
+    "rarity_weight",
     "precision",
 )
-"""Manifest fields that change a vector, and so are part of the fingerprint."""
+"""Manifest fields that change a vector or what it scores, and so are part of the fingerprint where they are set."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def digest(path: Path, manifest: Manifest) -> str:
     for name in (GRAPH, TOKENIZER):
         with (path / name).open("rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())
-    sha.update(json.dumps(manifest.model_dump(include=set(VECTOR_FIELDS)), sort_keys=True).encode())
+    sha.update(json.dumps(manifest.model_dump(include=set(VECTOR_FIELDS), exclude_none=True), sort_keys=True).encode())
     return sha.hexdigest()
 
 

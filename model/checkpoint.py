@@ -37,6 +37,7 @@ class Facts(BaseModel):
     Attributes:
         dense_dim: d', the width of the reduced [CLS] vector.
         activation: What becomes of pooled values.
+        rarity_weight: As `Manifest.rarity_weight`; `dupmae model balance` chooses it.
         history: A line for each run, and for where the weights came from if that was no BERT.
         k_query: OT entries of a query in training; None before there was any.
         k_document: The same for a document.
@@ -49,6 +50,7 @@ class Facts(BaseModel):
 
     dense_dim: int = 384
     activation: Activation = "relu"
+    rarity_weight: float | None = None
     history: tuple[str, ...] = ()
     k_query: int | None = None
     k_document: int | None = None
@@ -161,6 +163,7 @@ def _thawed(folder: Path) -> Checkpoint:
     facts = Facts(
         dense_dim=manifest.dense_dim,
         activation=manifest.activation,
+        rarity_weight=manifest.rarity_weight,
         history=tuple(map(str, runs)) if isinstance(runs, list) else (),
         k_query=manifest.k_query,
         k_document=manifest.k_document,

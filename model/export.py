@@ -53,6 +53,7 @@ class Facts(BaseModel):
     name: str
     base_model: str = "unknown"
     licence: str = "unknown"
+    rarity_weight: float | None = None
     k_query: int = 64
     k_document: int = 128
     max_query_tokens: int = 64
@@ -71,6 +72,7 @@ def default_facts(name: str, encoder: FusedEncoder, known: checkpoint.Facts | No
     """
     positions, facts = encoder.mlm.config.max_position_embeddings, known or checkpoint.Facts()
     said = {
+        "rarity_weight": facts.rarity_weight,
         "k_query": facts.k_query,
         "k_document": facts.k_document,
         "max_query_tokens": facts.query_tokens or min(64, positions),

@@ -21,12 +21,16 @@ from model.candidates import Batches, Candidates, Drawn
 from model.checkpoint import Checkpoint
 from model.distributed import Ranks
 from model.dupmae import DupMAE, FusedEncoder, Sparse
-from model.judge import judge
+from model.judge import encode, judge
 from model.lexicon import Lexicon
 from model.loop import Task, check_length, group, train
 from model.options import FinetuneOptions, TrainingError
+from model.rarity import nats
 from model.records import Records
 from model.teaching import COSINE_SCALE, Teaching
+
+RARITY_PASSAGES = 1024
+"""Of the training records, in which words are counted. More would tell apart what no batch holds."""
 
 
 def finetune(
@@ -69,11 +73,11 @@ def finetune(
 
     def measure(step: int) -> dict[str, float] | None:
         due = dev and ranks.is_first and (step % options.dev_every == 0 or step == options.steps)
-        return judge(encoder, start.tokenizer, dev, options) if dev and due else None
+        return judge(encoder, start.tokenizer, dev, options, start.facts.rarity_weight) if dev and due else None
 
     task = Task(
         name="finetune",
-        network=_Finetuning(encoder, options, ranks, taught, lexicon),
+        network=_Finetuning(encoder, options, ranks, taught, lexicon, _rarity(start, files, options)),
         groups=_groups(start.model, options),
         parts=Batches(files, start.tokenizer, options, ranks).parts,
         count=lambda parts: torch.tensor([len(parts[0].query_ids), parts[0].tokens], dtype=torch.float32),
@@ -87,6 +91,25 @@ def finetune(
     train(task, options, ranks, folder)
     known = options.model_dump(include={"k_query", "k_document", "query_tokens", "document_tokens"})
     return start._replace(facts=start.facts.after(f"finetune {options.model_dump_json()}", **known))
+
+
+def _rarity(start: Checkpoint, files: Sequence[Records], options: FinetuneOptions) -> Tensor | None:
+    """(V,) float32, what an index of the training passages would multiply the words of queries by; None for nothing.
+
+    It is that of the weights training begins with, so that a run that was interrupted goes on with the same.
+    """
+    if start.facts.rarity_weight is None:
+        return None
+    encoder, passages = start.model.encoder, list[str]()
+    for file in files:
+        step = max(1, len(file) * len(files) // RARITY_PASSAGES)
+        passages += [file[row].positives[0] for row in range(0, len(file), step)]
+    was_training = encoder.training
+    bags = encode(encoder.eval(), start.tokenizer, passages, (options.document_tokens, options.k_document))
+    encoder.train(was_training)
+    holding = torch.bincount(bags.indices[bags.values > 0], minlength=encoder.vocabulary_size)
+    rarity = torch.from_numpy(nats(holding.numpy(), len(passages)))
+    return start.facts.rarity_weight * rarity.to(encoder.special_ids.device)
 
 
 class Encoded(NamedTuple):
@@ -160,9 +183,11 @@ class _Finetuning(nn.Module):
         ranks: Ranks,
         taught: Sequence[Teaching] = (),
         lexicon: Lexicon | None = None,
+        rarity: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.options, self.ranks, self.taught, self.lexicon = encoder, options, ranks, taught, lexicon
+        self.rarity = rarity
 
     def forward(self, drawn: Drawn, counts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Losses and other means over the queries of all ranks, this rank's share of them."""
@@ -175,7 +200,10 @@ class _Finetuning(nn.Module):
         passage = self._gather(own, everyone.size)  # (M, ..)
 
         # ---- scores and losses
-        cls, ot = scores(self._dense(query), passage)  # (B, M) each
+        weighed = self._dense(query)
+        if self.rarity is not None:
+            weighed = weighed._replace(ot=weighed.ot * self.rarity)
+        cls, ot = scores(weighed, passage)  # (B, M) each
         fused = cls + ot
         columns = everyone.target, everyone.ignored
         terms = {"fused": contrast(fused, *columns), "cls": contrast(cls, *columns), "ot": contrast(ot, *columns)}

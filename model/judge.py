@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from model.dupmae import FusedEncoder
 from model.options import FinetuneOptions
+from model.rarity import nats
 from model.records import Example
 
 TOP = 10
@@ -60,7 +61,11 @@ class Vectors(NamedTuple):
 
 
 def judge(
-    encoder: FusedEncoder, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], options: FinetuneOptions
+    encoder: FusedEncoder,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Iterable[Example],
+    options: FinetuneOptions,
+    rarity_weight: float | None = None,
 ) -> dict[str, float]:
     """nDCG@10 of the `fused` score, of `cls` and of `ot` over the passages of all examples.
 
@@ -72,7 +77,8 @@ def judge(
     queries = encode(encoder, tokenizer, collection.queries, (options.query_tokens, options.k_query))
     passages = encode(encoder, tokenizer, collection.passages, (options.document_tokens, options.k_document))
     encoder.train(was_training)
-    return {name: float(values.mean()) for name, values in ndcgs(queries, passages, collection.right).items()}
+    found = ndcgs(weighed(queries, passages, rarity_weight), passages, collection.right)
+    return {name: float(values.mean()) for name, values in found.items()}
 
 
 def ndcgs(queries: Vectors, passages: Vectors, right: Sequence[Sequence[int]]) -> dict[str, NDArray[np.float64]]:
@@ -83,6 +89,15 @@ def ndcgs(queries: Vectors, passages: Vectors, right: Sequence[Sequence[int]]) -
             best = scores.topk(min(TOP, len(passages.cls)), dim=1).indices.tolist()
             gains[name] += [ndcg(found, wanted) for found, wanted in zip(best, right[at : at + _BATCH], strict=True)]
     return {name: np.array(values) for name, values in gains.items()}
+
+
+def weighed(queries: Vectors, passages: Vectors, rarity_weight: float | None) -> Vectors:
+    """The queries as an index of these passages weighs them: see `model.rarity`; as they are without a weight."""
+    if rarity_weight is None:
+        return queries
+    holding = torch.bincount(passages.indices[passages.values > 0], minlength=1 + int(queries.indices.max()))
+    rarity = torch.from_numpy(nats(holding.numpy(), len(passages.cls)))
+    return queries._replace(values=queries.values * rarity_weight * rarity[queries.indices])
 
 
 def ndcg(found: Sequence[int], right: Sequence[int]) -> float:

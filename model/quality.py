@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder, Encoding, EncodingError
 from model.estimate import Estimate, estimate
-from model.judge import Collection, Vectors, encode, ndcgs
+from model.judge import Collection, Vectors, encode, ndcgs, weighed
 from model.lines import SourceError
 from model.records import Records
 
@@ -101,17 +102,18 @@ def change(
         )
     queries = [manifest.query_prompt + query for query in collection.queries]
     passages = [manifest.document_prompt + passage for passage in collection.passages]
-    network = ndcgs(
+
+    def found(asked: Vectors, held: Vectors) -> NDArray[np.float64]:
+        return ndcgs(weighed(asked, held, manifest.rarity_weight), held, collection.right)["fused"]
+
+    before = found(
         encode(encoder, tokenizer, queries, (manifest.max_query_tokens, manifest.k_query)),
         encode(encoder, tokenizer, passages, (manifest.max_document_tokens, manifest.k_document)),
-        collection.right,
     )
-    artifact = ndcgs(
+    after = found(
         _exported(exported.encode_queries, collection.queries),
         _exported(exported.encode_documents, collection.passages),
-        collection.right,
     )
-    before, after = network["fused"], artifact["fused"]
     (difference,) = estimate((after - before)[:, None])
     return Change(records.path.name, len(queries), len(passages), float(before.mean()), float(after.mean()), difference)
 

@@ -82,9 +82,9 @@ class Answering:
         self._check_options(body)
         async with self._desk(body, caller, deadline) as (desk, body):
             at = self._begin(desk, body, "query", body.query)
-            answer = self._counted(
-                desk, await desk.answer("query", body, partial(self._search, desk, body, caller, at))
-            )
+            what = f"query for {caller.tenant}"  # whose scores know nothing of the others' documents
+            make = partial(self._search, desk, body, caller, at)
+            answer = self._counted(desk, await desk.answer(what, body, make))
         return _told(caller, answer)
 
     async def similar(
@@ -119,7 +119,8 @@ class Answering:
         """Worked out, without a deadline: who waits has one, and the last to leave ends it."""
         encoded = await desk.encode_query(body.query, caller.tenant)
         took = {"queue": encoded.queued, "encode": encoded.encoded}
-        asked = _Asked(body.query, encoded.encoding, took, encoded.batch)
+        encoding = desk.searcher.asked(encoded.encoding, blindly=caller.tenant is not None)
+        asked = _Asked(body.query, encoding, took, encoded.batch)
         return await self._answer(desk, body, asked, _wanted(body, body.filter), at)
 
     async def _similar(
@@ -127,7 +128,7 @@ class Answering:
     ) -> SearchResponse:
         """As `_search`."""
         began = perf_counter()
-        text, encoding = await desk.run(likeness, desk.searcher, document_id, caller.sees)
+        text, encoding = await desk.run(likeness, desk.searcher, document_id, caller)
         asked = _Asked(text, encoding, {"look_up": perf_counter() - began})
         others = joined(body.filter, "must_not", {"key": "doc_id", "match": {"value": document_id}})
         return await self._answer(desk, body, asked, _wanted(body, others), at)

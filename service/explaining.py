@@ -74,7 +74,7 @@ async def _explain(
     until = monotonic() + FOR_THE_RANK * left_s
     inquiry = Inquiry(
         query=body.query,
-        encoding=encoded.encoding,
+        encoding=desk.searcher.asked(encoded.encoding, blindly=caller.tenant is not None),
         filter=caller.filter(body.filter, desk.build),
         sees=caller.sees,
         limit=body.limit,

@@ -4,15 +4,15 @@ The score of the mean is the mean of the scores, so a document is like this one 
 and not because one of them happens to agree. docs/decisions.md has what else was tried.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from indexer.live import Metadata
 from indexer.points import passage_text, place
 from model.encoder import Encoding
 from model.vector import FusedVector
+from service.caller import ANYBODY, Caller
 from service.searcher import Searcher
 from service.spans import traced
 
@@ -33,26 +33,25 @@ class Likeness(NamedTuple):
 
 
 @traced("look_up")
-def likeness(
-    searcher: Searcher, document_id: str, sees: Callable[[Metadata], bool] = lambda metadata: True
-) -> Likeness:
+def likeness(searcher: Searcher, document_id: str, caller: Caller = ANYBODY) -> Likeness:
     """What finds the documents that are like a stored one.
 
     Args:
         searcher: Holds it.
         document_id: As its source gave it.
-        sees: Asked about its metadata: what may not be seen is not there.
+        caller: What they may not see is not there, and tells them nothing.
 
     Raises:
         DocumentNotFound: The index holds no such document.
         StoreError: As `Store.get`.
     """
-    first = searcher.document(document_id, sees)
+    first = searcher.document(document_id, caller.sees)
     step = -(-place(first).of // MOST_PASSAGES)
     passages = searcher.passages(first, document_id, step=step)
     text = "\n".join(passage_text(passage, searcher.build.chunking) for passage in passages)
-    vector = mean_vector([passage.vector for passage in passages], searcher.encoder.artifact.manifest.k_query)
-    return Likeness(text, Encoding(vector, len(searcher.encoder.token_ids(text)), step > 1))
+    mean = mean_vector([passage.vector for passage in passages], searcher.encoder.artifact.manifest.k_query)
+    encoding = Encoding(mean, len(searcher.encoder.token_ids(text)), step > 1)
+    return Likeness(text, searcher.asked(encoding, blindly=caller.tenant is not None))
 
 
 def mean_vector(vectors: Sequence[FusedVector], k: int) -> FusedVector:

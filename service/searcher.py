@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from itertools import islice
 from threading import Lock
 from time import perf_counter
@@ -110,11 +111,15 @@ class Searcher:
         )
 
     def encode(self, query: str) -> Encoding:
-        """The encoding of one query; `QueryRefused` when it has none."""
+        """The encoding of one query as the build is asked it; `QueryRefused` when it has none."""
         try:
-            return self.encoder.encode_queries([query])[0]
+            return self.asked(self.encoder.encode_queries([query])[0])
         except EncodingError as error:
             raise QueryRefused(query) from error
+
+    def asked(self, encoding: Encoding, *, blindly: bool = False) -> Encoding:
+        """An encoding as the build is asked it: see `Build.weighed`."""
+        return replace(encoding, vector=self.build.weighed(encoding.vector, blindly=blindly))
 
     def retrieve(
         self,

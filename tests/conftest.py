@@ -96,6 +96,7 @@ def export_tiny(
         k_document=32,
         max_query_tokens=32,
         max_document_tokens=64,
+        rarity_weight=0.2,
     )
     return export(network, tokenizer, folder, precision=precision, facts=facts, card="# Tiny\n", texts=TEXTS)
 

@@ -24,7 +24,8 @@ def facts(build: "Build", published: bool) -> dict[str, object]:
         "queries": len(build.probe.queries),
         "own": {name: figure.model_dump() for name, figure in build.probe.own.items()},
     }
-    return build.model_dump(mode="json", exclude={"probe"}) | {"probe": probe, "published": published}
+    kept = build.model_dump(mode="json", exclude={"probe": True, "rarity": {"holding"}})
+    return kept | {"probe": probe, "published": published}
 
 
 def is_published(engine: "Engine", build: "Build") -> bool:

@@ -17,14 +17,23 @@ def balance(
     k_document: Annotated[int, typer.Option(min=1, help="Terms a passage keeps.")] = 128,
     max_tokens: Annotated[int, typer.Option(min=8, help="Longest passage.")] = 256,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of products.")] = "fp32",
+    log1p: Annotated[
+        float | None, typer.Option(min=0.01, help="Take log(1 + this * weight) of each word's weight first.")
+    ] = None,
+    rarity: Annotated[
+        bool, typer.Option("--rarity", help="Let an index multiply a query's words by how rare they are in it.")
+    ] = False,
     restart: Restart = False,
 ) -> None:
     """Choose how much words count against the [CLS] vector, on records that nothing was trained on.
 
-    Prints nDCG@10 for each factor of the words' part of the score, and writes the checkpoint with the best one.
+    Prints nDCG@10 for each factor of the words' part of the score (with --rarity, for what a nat of rarity is worth),
+    and writes the checkpoint with the smallest of the best ones.
+
+    Example: dupmae model balance checkpoints/fused checkpoints/balanced dev.jsonl --log1p 2 --rarity
     """
     with train_extra():
-        from model.balance import balanced, best, measure
+        from model.balance import balanced, best, measure, saturated
         from model.checkpoint import load
     from model.records import Records
 
@@ -34,13 +43,16 @@ def balance(
         query_tokens=64, document_tokens=max_tokens, k_query=k_query, k_document=k_document, precision=precision
     )
     checkpoint = load(start)
-    found = measure(checkpoint, [Records(file) for file in files], options)
+    if log1p is not None:
+        checkpoint = saturated(checkpoint, log1p)
+    found = measure(checkpoint, [Records(file) for file in files], options, rarity=rarity)
     typer.echo("  ".join(("factor", "  mean", *(file.stem for file in files))))
     for factor, values in found.items():
         row = "  ".join(f"{value:.3f}" for value in (sum(values) / len(values), *values))
         typer.echo(f"{factor:6g}   {row}")
     chosen = best(found)
-    after = balanced(checkpoint, chosen)
+    after = balanced(checkpoint, chosen, rarity=rarity)
     facts = after.facts.model_copy(update={"k_query": k_query, "k_document": k_document})
     after._replace(facts=facts).save(out)
-    typer.echo(f"{out}: words count {chosen:g} times what they did")
+    what = f"a nat of rarity is worth {chosen:g}" if rarity else f"words count {chosen:g} times what they did"
+    typer.echo(f"{out}: {what}")

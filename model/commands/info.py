@@ -26,6 +26,11 @@ def _lines(manifest: "Manifest") -> list[str]:
         f"  fingerprint  {manifest.fingerprint}",
         f"  vectors      [CLS] {manifest.dense_dim} dimensions, {manifest.vocabulary_size:,} terms "
         f"({manifest.k_query} kept per query, {manifest.k_document} per document)",
+        *(
+            ["  rarity       an index multiplies a query's words by how rare they are in it"]
+            if manifest.rarity_weight
+            else []
+        ),
         f"  lengths      {manifest.max_query_tokens} tokens per query, {manifest.max_document_tokens} per document",
         *(
             f"  {collection:12} " + ", ".join(f"{metric} {value:g}" for metric, value in figures.items())

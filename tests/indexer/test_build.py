@@ -23,6 +23,7 @@ from indexer.points import point_id
 from indexer.store import Build, Chunking, Engine, Point
 from model.encoder import Encoder
 from model.lines import SourceError
+from model.rarity import USUAL_NATS
 
 BIRDS = [
     Document("gull", "white birds", "people of the sea work by day", "http://sea/gull", {"lang": "en"}),
@@ -51,6 +52,21 @@ def points_of(engine: Engine, build: Build) -> list[Point]:
     points = list(store.scroll())
     store.close()
     return points
+
+
+def test_a_build_knows_how_rare_words_are_in_its_passages(engine: Engine, tiny_encoder: Encoder) -> None:
+    made = build(engine, tiny_encoder, BIRDS)
+    assert engine.builds(INDEX) == [made]
+    assert made.rarity
+    bags = [point.vector for point in points_of(engine, made)]
+    query = bags[0]
+    for term, value, weighed in zip(query.ot_indices, query.ot_values, made.weighed(query).ot_values, strict=True):
+        held = sum(term in bag.ot_indices for bag in bags)
+        assert weighed == pytest.approx(value * 0.2 * np.log(1 + (3 - held + 0.5) / (held + 0.5)), rel=1e-5)
+    blind = made.weighed(query, blindly=True)
+    assert blind.ot_values == pytest.approx(query.ot_values * 0.2 * USUAL_NATS)
+    without = made.model_copy(update={"rarity": None})
+    assert without.weighed(query) is without.weighed(query, blindly=True) is query
 
 
 def test_every_document_is_stored_under_its_id_with_all_that_it_is(engine: Engine, tiny_encoder: Encoder) -> None:

@@ -102,7 +102,9 @@ def test_negatives_are_the_hits_of_the_ranks_that_are_no_positives(
     found, tally = mined(ranker, replace(ALL, ranks=RankWindow(6, 30)), *EXAMPLES)
     for given, example in zip(EXAMPLES, found, strict=True):
         [query] = tiny_encoder.encode_queries([given.query])
-        hits = [passage_text(hit.point, Chunking()) for hit in store.search(query.vector, limit=30)[5:]]
+        hits = [
+            passage_text(hit.point, Chunking()) for hit in store.search(store.build.weighed(query.vector), limit=30)[5:]
+        ]
         assert (example.query, example.positives) == (given.query, given.positives)
         assert sorted(example.negatives) == sorted(set(hits) - set(given.positives))
     assert tally.negatives == tally.hits == sum(len(example.negatives) for example in found)
@@ -116,7 +118,7 @@ def test_the_margin_leaves_out_exactly_what_scores_too_close_to_the_lowest_posit
 ) -> None:
     def score(query: str, text: str) -> float:
         [one], [other] = tiny_encoder.encode_queries([query]), tiny_encoder.encode_documents([text])
-        parts = one.vector.score(other.vector)
+        parts = store.build.weighed(one.vector).score(other.vector)
         return {"fused": parts.score, "cls": parts.cls, "ot": parts.ot}[mode]
 
     ranker = IndexRanker(tiny_encoder, store, mode)
@@ -141,7 +143,8 @@ def test_a_positive_scores_the_same_found_or_encoded(ranker: Ranker) -> None:
 def test_rank_fusion_finds_what_the_store_finds(mined: Mine, tiny_encoder: Encoder, store: Store) -> None:
     found, _ = mined(IndexRanker(tiny_encoder, store, "rrf"), replace(ALL, ranks=RankWindow(1, 9)), EXAMPLES[0])
     [query] = tiny_encoder.encode_queries([EXAMPLES[0].query])
-    hits = {passage_text(hit.point, Chunking()) for hit in store.search(query.vector, mode="rrf", limit=9)}
+    asked = store.build.weighed(query.vector)
+    hits = {passage_text(hit.point, Chunking()) for hit in store.search(asked, mode="rrf", limit=9)}
     assert set(found[0].negatives) == hits - set(EXAMPLES[0].positives)
 
 

@@ -109,7 +109,11 @@ def start(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Checkpoint
     return checkpoint
 
 
-def test_a_step_s_losses_are_those_of_its_texts_one_by_one(start: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rarity_weight", [None, 0.7])
+def test_a_step_s_losses_are_those_of_its_texts_one_by_one(
+    start: Checkpoint, rarity_weight: float | None, tmp_path: Path
+) -> None:
+    start = start._replace(facts=start.facts.model_copy(update={"rarity_weight": rarity_weight}))
     path = tmp_path / "train.jsonl"
     path.write_text("".join(to_line(record) + "\n" for record in RECORDS))
     options = FinetuneOptions(
@@ -139,7 +143,8 @@ def step_by_hand(start: Checkpoint, options: FinetuneOptions) -> dict[str, float
     queries = [encoded(start, record.query, options.k_query) for record in RECORDS]
     answers = {(record.query, text) for record in RECORDS for text in record.positives}
     sums = dict.fromkeys(("fused", "cls", "ot", "distill", "accuracy"), 0.0)
-    for record, (q_cls, q_ot) in zip(RECORDS, queries, strict=True):
+    for record, (q_cls, bag) in zip(RECORDS, queries, strict=True):
+        q_ot = {i: value * rarity(start, documents, i) for i, value in bag.items()}
         cls = {text: sum(a * b for a, b in zip(q_cls, d_cls, strict=True)) for text, (d_cls, _) in documents.items()}
         ot = {text: sum(q_ot.get(i, 0.0) * value for i, value in d_ot.items()) for text, (_, d_ot) in documents.items()}
         fused = {text: cls[text] + ot[text] for text in passages}
@@ -161,6 +166,14 @@ def step_by_hand(start: Checkpoint, options: FinetuneOptions) -> dict[str, float
     total += options.query_sparsity * cost_of_queries + options.document_sparsity * cost_of_documents
     terms = [sum(map(len, each)) / len(each) for each in bags]
     return {**means, "total": total, "query_terms": terms[0], "document_terms": terms[1]}
+
+
+def rarity(start: Checkpoint, documents: dict[str, tuple[list[float], dict[int, float]]], term: int) -> float:
+    """What an index of the right passages would multiply a query's term by."""
+    if (weight := start.facts.rarity_weight) is None:
+        return 1.0
+    n = sum(term in documents[record.positives[0]][1] for record in RECORDS)
+    return weight * math.log(1 + (len(RECORDS) - n + 0.5) / (n + 0.5))
 
 
 def test_a_step_taught_by_two_systems_learns_each_side_from_its_own_and_the_sum_from_their_sum(

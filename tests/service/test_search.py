@@ -7,6 +7,7 @@ import pytest
 
 from indexer.documents import Document
 from model.encoder import Encoder
+from model.rarity import Rarity
 from tests.service.conftest import DOCUMENTS, Serve
 
 pytestmark = pytest.mark.anyio
@@ -23,9 +24,13 @@ async def test_the_parts_of_every_result_add_up_to_its_score(serve: Serve, mode:
 
 
 async def test_results_are_in_the_order_that_brute_force_gives(serve: Serve, tiny_encoder: Encoder) -> None:
-    query = tiny_encoder.encode_queries(["the king and a ship"])[0].vector
-    vectors = tiny_encoder.encode_documents([document.passage for document in DOCUMENTS])
-    scored = zip(DOCUMENTS, (query.score(each.vector).score for each in vectors), strict=True)
+    manifest = tiny_encoder.artifact.manifest
+    encodings = tiny_encoder.encode_documents([document.passage for document in DOCUMENTS])
+    vectors = [encoding.vector for encoding in encodings]
+    assert manifest.rarity_weight
+    rarity = Rarity.counted(vectors, manifest.vocabulary_size, manifest.rarity_weight)
+    query = rarity.weigh(tiny_encoder.encode_queries(["the king and a ship"])[0].vector)
+    scored = zip(DOCUMENTS, (query.score(each).score for each in vectors), strict=True)
     expected = sorted(scored, key=lambda pair: -pair[1])
     async with serve() as client:
         answer = (await client.post("/v1/search", json={"query": "the king and a ship"})).json()

@@ -49,10 +49,10 @@ async def similar(client: httpx.AsyncClient, id: str, **body: object) -> httpx.R
 
 
 async def test_the_score_is_that_of_the_stored_vectors_and_the_document_itself_is_left_out(
-    serve: Serve, tiny_encoder: Encoder
+    serve: Serve, searcher: Searcher, tiny_encoder: Encoder
 ) -> None:
     vectors = {each.id: tiny_encoder.encode_documents([each.passage])[0].vector for each in DOCUMENTS}
-    asked = mean_vector([vectors["king"]], tiny_encoder.artifact.manifest.k_query)
+    asked = searcher.build.weighed(mean_vector([vectors["king"]], tiny_encoder.artifact.manifest.k_query))
     async with serve() as client:
         answer = (await similar(client, "king", limit=100, **{"with": ["parts", "explain"]})).json()
     scores = {each["id"]: each["score"] for each in answer["results"]}
@@ -115,7 +115,7 @@ def test_a_long_document_is_the_mean_of_its_passages(searcher: Searcher) -> None
     text, encoding = likeness.likeness(searcher, LONG.id)
     k = searcher.encoder.artifact.manifest.k_query
     assert len(stored) > 2
-    assert_same(encoding.vector, mean_vector([point.vector for point in stored], k))
+    assert_same(encoding.vector, searcher.build.weighed(mean_vector([point.vector for point in stored], k)))
     assert all(str(point.payload["text"]) in text for point in stored)
     assert len(encoding.vector.ot_indices) == k
     other = stored[0].vector

@@ -143,9 +143,8 @@ async def test_answers_are_those_of_an_index_with_the_tenants_documents_alone(
     serve: Serve, data: Path, tmp_path: Path, mode: str, group_by: str
 ) -> None:
     body = {"query": "water and fire", "limit": 100, "mode": mode, "group_by": group_by, "facets": sorted(FIELDS)}
-    async with serve(data=data) as free:
-        alone = (await free.post("/v1/search", json=body | {"index": "mine"})).json()
     async with asked(serve, data, tmp_path) as client:
+        alone = (await client.post("/v1/search", json=body | {"index": "mine"})).json()
         answer = (await client.post("/v1/search", json=body)).json()
         batch = await client.post("/v1/search:batch", json={"searches": [body]})
     assert {result["id"] for result in answer["results"]} == MINE
@@ -187,9 +186,9 @@ async def test_a_document_of_somebody_else_is_as_if_it_were_not(serve: Serve, da
 
 async def test_an_explanation_knows_the_tenants_documents_alone(serve: Serve, data: Path, tmp_path: Path) -> None:
     body = {"query": "water and fire", "rank": True, "limit": 3}
-    async with serve(data=data) as free, asked(serve, data, tmp_path) as client:
+    async with asked(serve, data, tmp_path) as client:
         for id in sorted(MINE):
-            alone = (await free.post("/v1/explain", json=body | {"id": id, "index": "mine"})).json()
+            alone = (await client.post("/v1/explain", json=body | {"id": id, "index": "mine"})).json()
             answer = (await client.post("/v1/explain", json=body | {"id": id})).json()
             assert answer.pop("meta")["index"].keys() == {"name", "build"}
             del alone["meta"]
