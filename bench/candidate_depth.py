@@ -119,7 +119,7 @@ def read_queries(arguments: argparse.Namespace, store: Store) -> list[FusedVecto
         return []
     encoder = Encoder(Artifact.open(arguments.data / "models" / store.build.fingerprint))
     texts = list(load_queries(arguments.queries).values())[: arguments.count]
-    return [encoding.vector for encoding in encoder.encode_queries(texts)]
+    return [store.build.weighed(encoding.vector) for encoding in encoder.encode_queries(texts)]
 
 
 def random_vector(kept: int) -> FusedVector:

@@ -77,7 +77,7 @@ def main() -> None:
                 part.writelines(islice(file, size))
             facts, seconds, peak = build(lines, data, given.artifact, given.encoders)
             with closing(EdgeEngine(data).open("default")) as store:
-                queries = [encoding.vector for encoding in encoder.encode_queries(texts)]
+                queries = [store.build.weighed(encoding.vector) for encoding in encoder.encode_queries(texts)]
                 store.search(queries[0])
                 took = []
                 for query in queries:

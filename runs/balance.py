@@ -19,7 +19,7 @@ from model.artifact import Artifact
 from model.encoder import Encoder
 from model.estimate import Estimate, estimate
 from model.vector import Parts
-from runs.judged_vectors import JudgedVectors, Ranker, read_judged, truncate
+from runs.judged_vectors import JudgedVectors, read_judged, truncate
 from runs.results import Balance, CollectionBalance, Histogram, SideBalance, facts, write
 
 BINS = 25
@@ -62,7 +62,7 @@ def measure(encoder: Encoder, judged: Sequence[JudgedVectors]) -> Balance:
 
 def contests_of(judged: JudgedVectors, k_query: int, k_document: int) -> Iterator[Contest]:
     """One for each query with a vector, with a passage that was judged right and with one that was not."""
-    ranker = Ranker({id: truncate(vector, k_document) for id, vector in judged.documents.items()})
+    ranker = judged.ranker(k_document)
     for id, query in judged.queries.items():
         is_right = np.array([judged.qrels[id].get(document, 0) > 0 for document in ranker.ids])
         if is_right.any() and not is_right.all():

@@ -20,8 +20,10 @@ from indexer.measures import Qrels, Run
 from indexer.ranker import vectors_or_none
 from indexer.sources import read_documents
 from indexer.store import Point
+from model.artifact import Manifest
 from model.encoder import Encoder, Encoding
 from model.lines import SourceError
+from model.rarity import Rarity
 from model.vector import FusedVector
 
 DOCUMENT_TERMS = 384
@@ -32,13 +34,21 @@ Vectors = Mapping[str, FusedVector]
 
 
 class JudgedVectors(NamedTuple):
-    """One split of one collection, `name` being `collection:split`. `texts` are those of the judged queries."""
+    """One split of one collection, `name` being `collection:split`. `texts` are those of the judged queries.
+
+    `manifest` is that of the artifact which made the vectors; queries are as its encoder gives them.
+    """
 
     name: str
     qrels: Qrels
     texts: Mapping[str, str]
     queries: Vectors
     documents: Vectors
+    manifest: Manifest
+
+    def ranker(self, k_document: int | None) -> "Ranker":
+        """Of the documents, cut to their largest terms."""
+        return Ranker({id: truncate(vector, k_document) for id, vector in self.documents.items()}, self.manifest)
 
 
 def read_judged(source: str, encoder: Encoder, cache: Path | None = None) -> JudgedVectors:
@@ -66,6 +76,7 @@ def read_judged(source: str, encoder: Encoder, cache: Path | None = None) -> Jud
         texts,
         _vectors(encoder.encode_queries, texts, vocabulary, encoder.fingerprint, cache),
         _vectors(encoder.encode_documents, passages, min(DOCUMENT_TERMS, vocabulary), encoder.fingerprint, cache),
+        encoder.artifact.manifest,
     )
     if not (judged.queries and judged.documents):
         raise SourceError(f"{source}: no document or no judged query holds a word that the model knows")
@@ -85,15 +96,17 @@ def truncate(vector: FusedVector, k: int | None) -> FusedVector:
 
 
 class Ranker:
-    """Ranks the documents of a collection for a query by exact scores, as `indexer.exact` computes them."""
+    """Ranks the documents of a collection for a query as an index of them would, by exact scores (`indexer.exact`)."""
 
-    def __init__(self, documents: Vectors) -> None:
+    def __init__(self, documents: Vectors, manifest: Manifest) -> None:
         self.ids = list(documents)
         self._exact = ExactScores(Point(id, vector, {}) for id, vector in documents.items())
+        weight, vocabulary = manifest.rarity_weight, manifest.vocabulary_size
+        self._rarity = None if weight is None else Rarity.counted(documents.values(), vocabulary, weight)
 
     def parts(self, query: FusedVector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The CLS and the OT part of every document's score, in the order of `ids`."""
-        return self._exact.parts(query)
+        return self._exact.parts(self._rarity.weigh(query) if self._rarity else query)
 
     def runs(self, queries: Vectors) -> dict[str, Run]:
         """The best hundred documents of every query by the fused score, by CLS alone and by OT alone."""

@@ -21,6 +21,7 @@ from indexer.bm25 import Bm25
 from indexer.ranker import vectors_or_none
 from model.artifact import Artifact
 from model.encoder import Encoder
+from model.rarity import Rarity
 from model.vector import FusedVector
 from runs.results import Contrast, Limits, facts, wilson, write
 
@@ -157,7 +158,10 @@ def outcomes(encoder: Encoder, pairs: Sequence[Pair]) -> Outcomes:
     """Who is above whom, by the fused score, by each side of it, and by BM25 over all passages of the pairs."""
     passages = list(dict.fromkeys(text for pair in pairs for text in (pair.right, pair.wrong)))
     vectors = dict(zip(passages, vectors_or_none(encoder.encode_documents, passages), strict=True))
-    queries = vectors_or_none(encoder.encode_queries, [pair.query for pair in pairs])
+    manifest, queries = encoder.artifact.manifest, vectors_or_none(encoder.encode_queries, [p.query for p in pairs])
+    if (weight := manifest.rarity_weight) is not None:
+        rarity = Rarity.counted(filter(None, vectors.values()), manifest.vocabulary_size, weight)
+        queries = [query and rarity.weigh(query) for query in queries]
     rights, wrongs = (
         np.array([_scores(query, vectors[text]) for query, text in zip(queries, texts, strict=True)])
         for texts in ([pair.right for pair in pairs], [pair.wrong for pair in pairs])

@@ -21,7 +21,7 @@ from model.artifact import Artifact
 from model.encoder import Encoder
 from model.estimate import Estimate, estimate
 from model.vector import FusedVector
-from runs.judged_vectors import JudgedVectors, Ranker, Vectors, read_judged, truncate
+from runs.judged_vectors import JudgedVectors, Vectors, read_judged, truncate
 from runs.results import Row, Truncation, facts, mean_of, write
 from runs.retrieval_time import Builds, Way, encode_times, search_times
 
@@ -132,7 +132,7 @@ def _ndcg(judged: JudgedVectors, ways: Sequence[Way]) -> NDArray[np.float64]:
     """nDCG@10 of every query, (queries, ways)."""
     column: dict[Way, NDArray[np.float64]] = {}
     for k_document in dict.fromkeys(way.k_document for way in ways):
-        ranker = Ranker({id: truncate(vector, k_document) for id, vector in judged.documents.items()})
+        ranker = judged.ranker(k_document)
         for k_query in dict.fromkeys(way.k_query for way in ways if way.k_document == k_document):
             runs = ranker.runs({id: truncate(vector, k_query) for id, vector in judged.queries.items()})
             for way in ways:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from model.artifact import Artifact
 from model.encoder import Encoder
+from model.rarity import Rarity
 from model.vector import FusedVector, Parts
 from runs.balance import contests_of, measure, summarize, table
 from runs.judged_vectors import JudgedVectors, truncate
@@ -13,10 +15,11 @@ def vector(cls: float, ot: float) -> FusedVector:
     return FusedVector(np.array([cls], np.float32), np.array([7]), np.array([ot], np.float32))
 
 
-def test_the_best_right_passage_meets_the_best_of_the_others() -> None:
+def test_the_best_right_passage_meets_the_best_of_the_others(tiny_artifact: Artifact) -> None:
     documents = {"a": vector(1, 1), "b": vector(3, 1), "c": vector(2, 5), "d": vector(0, 6)}
     qrels = {"q": {"a": 1, "b": 2, "d": 0}, "all": {"a": 1, "b": 1, "c": 1, "d": 1}, "none": {"x": 1}}
-    judged = JudgedVectors("hand:test", qrels, {}, dict.fromkeys(qrels, vector(2, 1)), documents)
+    as_it_is = tiny_artifact.manifest.model_copy(update={"rarity_weight": None})
+    judged = JudgedVectors("hand:test", qrels, {}, dict.fromkeys(qrels, vector(2, 1)), documents, as_it_is)
     assert list(contests_of(judged, 1, 1)) == [(Parts(6, 1), Parts(4, 5))]
 
 
@@ -37,6 +40,9 @@ def test_every_query_with_a_right_passage_is_in_each_distribution(judged: Judged
         assert sum(histogram.counts) == 3
         assert len(histogram.edges) == len(histogram.counts) + 1
     best = [contest.right.score for contest in contests_of(judged, 16, 32)]
-    query, document = judged.queries["q1"], judged.documents["speed"]
-    assert best[0] == pytest.approx(truncate(query, 16).score(truncate(document, 32)).score, abs=1e-4)
+    query, held = truncate(judged.queries["q1"], 16), {id: truncate(v, 32) for id, v in judged.documents.items()}
+    manifest = judged.manifest
+    assert manifest.rarity_weight
+    rarity = Rarity.counted(held.values(), manifest.vocabulary_size, manifest.rarity_weight)
+    assert best[0] == pytest.approx(rarity.weigh(query).score(held["speed"]).score, abs=1e-4)
     assert len(list(table(result))) == 3

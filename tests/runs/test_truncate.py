@@ -14,7 +14,7 @@ from indexer.evaluate import EvaluationOptions, evaluate
 from indexer.sources import read_documents
 from model.encoder import Encoder
 from model.vector import FusedVector
-from runs.judged_vectors import JudgedVectors, Ranker, read_judged, truncate
+from runs.judged_vectors import JudgedVectors, read_judged, truncate
 from runs.results import Truncation, read, short, write
 from runs.retrieval_time import Builds, Way
 from runs.truncate import cost, measure, table, ways_around
@@ -75,15 +75,14 @@ def test_exact_rankings_are_those_of_the_engine(
 ) -> None:
     engine = EdgeEngine(tmp_path)
     build = build_index(engine, tiny_encoder, read_documents([collection]), BuildOptions())
-    ranker = Ranker({id: truncate(vector, 32) for id, vector in judged.documents.items()})
+    ranker = judged.ranker(32)
     queries = {id: truncate(vector, 16) for id, vector in judged.queries.items()}
     runs = ranker.runs(queries)
     with closing(engine.open("default", build.id)) as store:
         for id, query in queries.items():
             for mode in ("fused", "cls", "ot"):
-                hits = {
-                    str(hit.point.payload["doc_id"]): hit.score for hit in store.search(query, mode=mode, limit=100)
-                }
+                found = store.search(build.weighed(query), mode=mode, limit=100)
+                hits = {str(hit.point.payload["doc_id"]): hit.score for hit in found}
                 assert runs[mode][id] == pytest.approx(hits, abs=1e-4)
 
 
