@@ -20,7 +20,7 @@ from model.options import FinetuneOptions, TrainingError
 from model.records import Records
 
 FACTORS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5)
-RARITY_WEIGHTS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7)
+RARITY_WEIGHTS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5)
 
 AS_GOOD = 0.001
 """Of nDCG@10 in the mean: what is not worth louder words, which know their subjects, on subjects they do not know."""

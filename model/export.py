@@ -36,7 +36,7 @@ from model.encoder import Encoder, EncodingError
 from model.graph import EncoderGraph, FloatProducts, Products, Weights
 from model.half import LIMIT, HalfProducts, widest
 from model.quality import change, over_budget
-from model.quantize import Int8Products, channel_peaks
+from model.quantize import Int8Products, seen_inputs
 from model.records import Records
 from model.vector import FusedVector
 
@@ -229,7 +229,7 @@ def _products(
     if precision == "fp16":
         _check_range(encoder, ids)
         return HalfProducts
-    return partial(Int8Products, peaks=channel_peaks(encoder, ids))
+    return partial(Int8Products, inputs=seen_inputs(encoder, ids))
 
 
 def _check_range(encoder: FusedEncoder, texts: Sequence[Sequence[int]]) -> None:

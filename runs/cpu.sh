@@ -45,9 +45,9 @@ done_already "$out/5-fused" || dupmae model finetune "$out/4-words" "$out/5-fuse
   --contrast-weight 0.3 --part-weight 0.5 --align-weight 6 --words-weight 4 \
   --query-sparsity 0.005 --document-sparsity 0.002
 
-# ---- how much words count, on held-out records
+# ---- the strongest 256 dimensions, and how much words count and a nat of their rarity, on held-out records
 done_already "$out/6-balanced" || dupmae model balance "$out/5-fused" "$out/6-balanced" "$out"/dev/*.jsonl \
-  --k-query 32 --k-document 192 --precision bf16
+  --dense-dim 256 --log1p 1 --rarity --k-query 32 --k-document 192 --precision bf16
 
 # ---- what is served; int8 only if it ranks as well on the dev files
 for precision in fp32 fp16 int8; do

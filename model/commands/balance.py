@@ -17,6 +17,9 @@ def balance(
     k_document: Annotated[int, typer.Option(min=1, help="Terms a passage keeps.")] = 128,
     max_tokens: Annotated[int, typer.Option(min=8, help="Longest passage.")] = 256,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of products.")] = "fp32",
+    dense_dim: Annotated[
+        int | None, typer.Option(min=1, help="Keep so many dimensions of the [CLS] vector, the strongest, first.")
+    ] = None,
     log1p: Annotated[
         float | None, typer.Option(min=0.01, help="Take log(1 + this * weight) of each word's weight first.")
     ] = None,
@@ -30,11 +33,11 @@ def balance(
     Prints nDCG@10 for each factor of the words' part of the score (with --rarity, for what a nat of rarity is worth),
     and writes the checkpoint with the smallest of the best ones.
 
-    Example: dupmae model balance checkpoints/fused checkpoints/balanced dev.jsonl --log1p 2 --rarity
+    Example: dupmae model balance checkpoints/fused checkpoints/balanced dev.jsonl --log1p 1 --rarity
     """
     with train_extra():
         from model.balance import balanced, best, measure, saturated
-        from model.checkpoint import load
+        from model.checkpoint import load, with_heads
     from model.records import Records
 
     if out.exists() and not restart:
@@ -42,7 +45,7 @@ def balance(
     options = FinetuneOptions(
         query_tokens=64, document_tokens=max_tokens, k_query=k_query, k_document=k_document, precision=precision
     )
-    checkpoint = load(start)
+    checkpoint = with_heads(load(start), dense_dim=dense_dim)
     if log1p is not None:
         checkpoint = saturated(checkpoint, log1p)
     found = measure(checkpoint, [Records(file) for file in files], options, rarity=rarity)

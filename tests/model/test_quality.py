@@ -18,6 +18,7 @@ from model.export import Agreement, ExportError, Facts, default_facts, export
 from model.judge import encode
 from model.lines import SourceError
 from model.quality import Change, change, over_budget
+from model.rarity import Rarity
 from model.records import Example, Records, to_line
 from tests.conftest import TEXTS, WORDS
 
@@ -64,7 +65,7 @@ def facts(network: FusedEncoder, **others: object) -> Facts:
 
 
 def with_limits(artifact: Artifact, **others: object) -> Encoder:
-    manifest = artifact.manifest.model_copy(update={**LIMITS, **others})
+    manifest = artifact.manifest.model_copy(update={**LIMITS, "rarity_weight": None, **others})
     return Encoder(Artifact(artifact.path, manifest), threads=1)
 
 
@@ -79,25 +80,32 @@ def test_float32_ranks_as_the_network_does(
     assert found == Change("dev.jsonl", 40, 150, 1.0, 1.0, Estimate(mean=0, low=0, high=0))
 
 
+@pytest.mark.parametrize("rarity_weight", [None, 2.0])
 def test_the_artifact_is_judged_as_brute_force_judges_it(
+    rarity_weight: float | None,
     tiny_network: FusedEncoder,
     tiny_tokenizer: PreTrainedTokenizerFast,
     tiny_artifact_int8: Artifact,
     examples: list[Example],
     write: Write,
 ) -> None:
-    exported = with_limits(tiny_artifact_int8)
+    exported = with_limits(tiny_artifact_int8, rarity_weight=rarity_weight)
     found = change(tiny_network, tiny_tokenizer, exported, write("dev.jsonl", examples))
     passages = list(dict.fromkeys(text for e in examples for text in (*e.positives, *e.negatives)))
     documents = dict(zip(passages, exported.encode_documents(passages), strict=True))
+    queries = [encoding.vector for encoding in exported.encode_queries([e.query for e in examples])]
+    if rarity_weight:
+        vocabulary = exported.artifact.manifest.vocabulary_size
+        rarity = Rarity.counted((each.vector for each in documents.values()), vocabulary, rarity_weight)
+        queries = list(map(rarity.weigh, queries))
     run = {
-        e.query: {text: query.vector.score(document.vector).score for text, document in documents.items()}
-        for e, query in zip(examples, exported.encode_queries([e.query for e in examples]), strict=True)
+        e.query: {text: query.score(document.vector).score for text, document in documents.items()}
+        for e, query in zip(examples, queries, strict=True)
     }
     wanted = indexer.measures.judge({e.query: dict.fromkeys(e.positives, 1) for e in examples}, run)[:, 0].mean()
     assert 0.5 < wanted < 1
     assert found.artifact == pytest.approx(wanted)
-    assert found.difference.mean == pytest.approx(wanted - 1)
+    assert found.difference.mean == pytest.approx(found.artifact - found.network)
     assert found.difference.low < found.difference.mean < found.difference.high < 0
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.graph import TIED, Heads, Writer, attention, penalty
-from model.quantize import BLOCK, Int8Products, quantize
+from model.quantize import BLOCK, Int8Products, Quantized, compensated, quantize
 
 FLOAT, INT = ir.DataType.FLOAT, ir.DataType.INT64
 RANDOM = np.random.default_rng(5)
@@ -84,3 +84,27 @@ def test_a_row_is_rounded_by_its_own_step_whatever_its_neighbours_are() -> None:
     assert np.abs(alone - x @ weight.T).max() < 0.05 * np.abs(alone).max()
     (beside,) = graph(np.concatenate([x, 1000 * x]))
     np.testing.assert_array_equal(beside[:1], alone)
+
+
+def test_compensated_rounding_keeps_the_product_and_stays_within_its_bytes() -> None:
+    """Inputs that go together, as a network's do: what one column loses another one can make up for."""
+    weight, mixed = normal(24, 32), normal(6, 32)
+    x = normal(400, 6) @ mixed + 0.1 * normal(400, 32)
+    gram = (x.T @ x).astype(np.float64)
+    ours, plain = compensated(weight, gram), quantize(weight)
+    assert np.array_equal(ours.scales, plain.scales)
+    assert ours.values.dtype == np.int8
+    assert np.abs(ours.values).max() <= 64
+
+    def error(rounded: Quantized, rows: NDArray[np.float32]) -> float:
+        return float(np.square(rows @ (rounded.values * rounded.scales) - rows @ weight.T).sum())
+
+    unseen = normal(400, 6) @ mixed + 0.1 * normal(400, 32)
+    assert error(ours, x) < 0.5 * error(plain, x)
+    assert error(ours, unseen) < 0.5 * error(plain, unseen)
+
+
+def test_where_inputs_have_nothing_in_common_rounding_is_to_nearest() -> None:
+    weight = normal(5, 16)
+    ours = compensated(weight, np.diag(np.arange(1.0, 17.0)))
+    assert np.array_equal(ours.values, quantize(weight).values)

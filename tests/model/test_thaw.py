@@ -54,14 +54,12 @@ def test_int8_gives_the_vectors_of_its_artifact_within_the_budget(tiny_artifact_
     assert found.overlap >= BUDGETS["int8"].overlap
 
 
-def test_int8_weights_are_half_a_step_from_what_they_were(
-    tiny_network: FusedEncoder, tiny_artifact_int8: Artifact
-) -> None:
+def test_int8_weights_are_near_what_they_were(tiny_network: FusedEncoder, tiny_artifact_int8: Artifact) -> None:
     wanted = tiny_network.mlm.state_dict()
     for name, value in thaw(tiny_artifact_int8, pad_id=0).mlm.state_dict().items():
         if name.endswith((".dense.weight", "query.weight", "word_embeddings.weight")):
             error = (value - wanted[name]).norm() / wanted[name].norm()
-            assert error < 0.02, name
+            assert error < (0.02 if "embeddings" in name else 0.04), name  # the others are rounded for their products
 
 
 def test_int8_of_an_older_release_comes_back_as_the_same_network(
