@@ -108,6 +108,7 @@ OTHER = {
     "query_prompt": "x",
     "document_prompt": "x",
     "activation": "log1p",
+    "rarity_weight": 0.9,
     "precision": "int8",
 }
 

@@ -218,6 +218,7 @@ def test_an_artifact_is_trained_on(
     assert f"its [CLS] decoder is new, its weights are as {precision} left them" in caplog.text
     assert loaded.facts == Facts(
         dense_dim=16,
+        rarity_weight=0.2,
         history=(f"thawed from tiny ({precision}, {artifact.fingerprint[:12]})",),
         k_query=16,
         k_document=32,
