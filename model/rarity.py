@@ -21,6 +21,10 @@ from model.vector import FusedVector
 USUAL_NATS = 3.0
 """Rarity of the words that answers share with queries, in the mean: 2.4 to 4.0 on collections of development."""
 
+FEW_PASSAGES = 20
+"""So many passages say as much of a word's rarity as what is usual does. Of an index that was built from one document,
+to which others are written, nothing is known yet."""
+
 
 class Rarity(BaseModel):
     """The passages that hold each entry of a vocabulary. Kept with a build, so it is small, and JSON.
@@ -58,7 +62,7 @@ class Rarity(BaseModel):
         >>> bags = [FusedVector(np.ones(1, np.float32), np.array(ids), np.ones(len(ids))) for ids in ([0, 1], [0], [0])]
         >>> rarity = Rarity.counted(bags, vocabulary=3, weight=0.5)
         >>> rarity.weigh(FusedVector(np.float32([1]), np.arange(3), np.float32([1, 1, 2]))).ot_values.round(2)
-        array([0.07, 0.49, 2.08], dtype=float32)
+        array([1.31, 1.37, 2.88], dtype=float32)
         """
         return _times(query, self.weight * self.nats[query.ot_indices])
 
@@ -80,9 +84,12 @@ def _times(query: FusedVector, factor: NDArray[np.float32] | np.float32) -> Fuse
 def nats(holding: NDArray[np.integer[Any]], passages: int) -> NDArray[np.float32]:
     """`log(1 + (N - n + 0.5) / (n + 0.5))`, never negative: BM25's rarity as Lucene and Qdrant have it.
 
+    Of few passages it is drawn to `USUAL_NATS`.
+
     Args:
         holding: How many passages hold each entry.
         passages: How many there are.
     """
     held = holding.astype(np.float64)
-    return np.log1p((passages - held + 0.5) / (held + 0.5)).astype(np.float32)
+    counted, known = np.log1p((passages - held + 0.5) / (held + 0.5)), passages / (passages + FEW_PASSAGES)
+    return (known * counted + (1 - known) * USUAL_NATS).astype(np.float32)

@@ -21,6 +21,7 @@ from model.example import to_line
 from model.finetune import Encoded, contrast, distill, finetune, flops, scores, unlike
 from model.lexicon import Lexicon
 from model.options import FinetuneOptions
+from model.rarity import FEW_PASSAGES, USUAL_NATS
 from model.records import Example, Records
 from model.teaching import Teaching, teach
 from model.warm_start import calibrate_terms
@@ -173,7 +174,8 @@ def rarity(start: Checkpoint, documents: dict[str, tuple[list[float], dict[int, 
     if (weight := start.facts.rarity_weight) is None:
         return 1.0
     n = sum(term in documents[record.positives[0]][1] for record in RECORDS)
-    return weight * math.log(1 + (len(RECORDS) - n + 0.5) / (n + 0.5))
+    counted, N = math.log(1 + (len(RECORDS) - n + 0.5) / (n + 0.5)), len(RECORDS)
+    return weight * (N * counted + FEW_PASSAGES * USUAL_NATS) / (N + FEW_PASSAGES)
 
 
 def test_a_step_taught_by_two_systems_learns_each_side_from_its_own_and_the_sum_from_their_sum(

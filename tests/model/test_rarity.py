@@ -25,7 +25,7 @@ def test_a_query_is_multiplied_by_the_weight_and_the_rarity_that_bm25_knows() ->
     weighed = rarity.weigh(query)
     held = {0: 4, 1: 3, 3: 0, 4: 2}
     expected = [
-        value * 0.3 * math.log(1 + (5 - n + 0.5) / (n + 0.5))
+        value * 0.3 * (5 * math.log(1 + (5 - n + 0.5) / (n + 0.5)) + 20 * USUAL_NATS) / 25
         for value, n in zip([1, 2, 3, 4], held.values(), strict=True)
     ]
     assert weighed.ot_values == pytest.approx(expected)
@@ -36,10 +36,16 @@ def test_a_query_is_multiplied_by_the_weight_and_the_rarity_that_bm25_knows() ->
 
 
 def test_a_word_that_every_passage_holds_weighs_little_and_never_less_than_nothing() -> None:
-    rarity = Rarity.counted([bag(0)] * 10_000, vocabulary=2, weight=1.0)
+    rarity = Rarity.counted([bag(0)] * 20_000, vocabulary=2, weight=1.0)
     common, absent = rarity.weigh(bag(0, 1)).ot_values
-    assert 0 < common < 1e-4
-    assert absent / 2 == pytest.approx(math.log(20_002), rel=1e-3)
+    assert 0 < common < 0.005
+    assert absent / 2 == pytest.approx(math.log(40_002), rel=1e-2)
+
+
+def test_one_passage_says_next_to_nothing_about_words() -> None:
+    rarity = Rarity.counted([bag(0)], vocabulary=2, weight=1.0)
+    held, absent = rarity.weigh(bag(0, 1)).ot_values / [1, 2]
+    assert 0.95 * USUAL_NATS < held < absent < USUAL_NATS
 
 
 def test_it_is_kept_as_json_and_is_small() -> None:
