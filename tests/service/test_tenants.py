@@ -150,8 +150,7 @@ async def test_answers_are_those_of_an_index_with_the_tenants_documents_alone(
     assert {result["id"] for result in answer["results"]} == MINE
     assert answer["results"] == alone["results"] == batch.json()["answers"][0]["answer"]["results"]
     assert answer["facets"] == alone["facets"]
-    assert "documents" not in answer["meta"]["index"]
-    assert str(len(ALL)) not in str(answer["meta"]["index"])
+    assert answer["meta"]["index"].keys() == {"name", "build"}
 
 
 async def test_pages_show_the_tenants_documents_and_a_cursor_of_somebody_else_opens_nothing(
