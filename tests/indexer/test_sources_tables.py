@@ -143,7 +143,7 @@ def test_a_csv_without_an_end_is_read_in_constant_memory() -> None:
     def least_peak(count: int) -> int:  # other threads of this process are traced too, and only add
         return min(peak(count) for _ in range(3))
 
-    assert least_peak(20_000) < least_peak(1000) + 20_000
+    assert least_peak(20_000) < least_peak(1000) + 100_000  # of 600 kB
 
 
 def parquet(tmp_path: Path, **columns: Any) -> Path:
