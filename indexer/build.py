@@ -36,7 +36,7 @@ from model.encoder import Encoder
 from model.rarity import Rarity
 
 RARITY_PASSAGES = 200_000
-"""Passages, at most, in which words are counted. Rarer ones than that tells apart are all very rare."""
+"""In which words are counted, at most. Words that so many do not tell apart are all very rare."""
 
 
 class BuildError(Exception):
@@ -147,7 +147,8 @@ def build_index(
             patiently(store.optimize, for_s=options.patience_s)
             making.enter("verifying")
             _check_stored(making, ledger)
-            making.facts |= {"source_digest": digest, "rarity": _rarity(store, encoder)}
+            rarity = patiently(partial(_rarity, store, encoder), for_s=options.patience_s)
+            making.facts |= {"source_digest": digest, "rarity": rarity}
             making.enter("ready")
         except KeyboardInterrupt as error:
             making.fail("interrupted")
@@ -273,11 +274,8 @@ def _check_filled(making: _Making, ledger: Ledger, dead: DeadLetters) -> None:
 
 def _rarity(store: Store, encoder: Encoder) -> Rarity | None:
     """How rare words are in the stored passages. Ids are hashes, so the first of many are a random sample of them."""
-    manifest = encoder.artifact.manifest
-    if manifest.rarity_weight is None:
-        return None
     vectors = (point.vector for point in islice(store.scroll(), RARITY_PASSAGES))
-    return Rarity.counted(vectors, manifest.vocabulary_size, manifest.rarity_weight)
+    return Rarity.wanted(vectors, encoder.artifact.manifest)
 
 
 def _check_stored(making: _Making, ledger: Ledger) -> None:

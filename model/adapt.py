@@ -242,7 +242,7 @@ def _finetuned(start: Checkpoint, files: Sequence[Records], work: _Work, log: Pa
 def _judged(checkpoint: Checkpoint, held_out: Records, work: _Work) -> Figures:
     encoder = checkpoint.model.encoder.to(work.ranks.device)
     lengths = FinetuneOptions(**_lengths(work.served, work.served.max_document_tokens))
-    found = judge(encoder, checkpoint.tokenizer, held_out, lengths)
+    found = judge(encoder, checkpoint.tokenizer, held_out, lengths, checkpoint.facts.rarity_weight)
     encoder.to("cpu")
     return found
 

@@ -49,8 +49,7 @@ def measure(
             queries = encode(encoder, checkpoint.tokenizer, texts.queries, lengths[0])
             passages = encode(encoder, checkpoint.tokenizer, texts.passages, lengths[1])
         for factor in RARITY_WEIGHTS if rarity else FACTORS:
-            plain = queries._replace(values=queries.values * factor)
-            louder = weighed(queries, passages, factor) if rarity else plain
+            louder = weighed(queries, passages, factor) if rarity else queries._replace(values=queries.values * factor)
             found.setdefault(factor, []).append(float(ndcgs(louder, passages, texts.right)["fused"].mean()))
     return found
 

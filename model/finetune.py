@@ -21,16 +21,15 @@ from model.candidates import Batches, Candidates, Drawn
 from model.checkpoint import Checkpoint
 from model.distributed import Ranks
 from model.dupmae import DupMAE, FusedEncoder, Sparse
-from model.judge import encode, judge
+from model.judge import encode, judge, rarity_in
 from model.lexicon import Lexicon
 from model.loop import Task, check_length, group, train
 from model.options import FinetuneOptions, TrainingError
-from model.rarity import nats
 from model.records import Records
 from model.teaching import COSINE_SCALE, Teaching
 
 RARITY_PASSAGES = 1024
-"""Of the training records, in which words are counted. More would tell apart what no batch holds."""
+"""In which words are counted, of the training records."""
 
 
 def finetune(
@@ -107,9 +106,8 @@ def _rarity(start: Checkpoint, files: Sequence[Records], options: FinetuneOption
     was_training = encoder.training
     bags = encode(encoder.eval(), start.tokenizer, passages, (options.document_tokens, options.k_document))
     encoder.train(was_training)
-    holding = torch.bincount(bags.indices[bags.values > 0], minlength=encoder.vocabulary_size)
-    rarity = torch.from_numpy(nats(holding.numpy(), len(passages)))
-    return start.facts.rarity_weight * rarity.to(encoder.special_ids.device)
+    rarity = rarity_in(bags, encoder.vocabulary_size).to(encoder.special_ids.device)
+    return start.facts.rarity_weight * rarity
 
 
 class Encoded(NamedTuple):

@@ -95,9 +95,14 @@ def weighed(queries: Vectors, passages: Vectors, rarity_weight: float | None) ->
     """The queries as an index of these passages weighs them: see `model.rarity`; as they are without a weight."""
     if rarity_weight is None:
         return queries
-    holding = torch.bincount(passages.indices[passages.values > 0], minlength=1 + int(queries.indices.max()))
-    rarity = torch.from_numpy(nats(holding.numpy(), len(passages.cls)))
+    rarity = rarity_in(passages, 1 + int(queries.indices.max()))
     return queries._replace(values=queries.values * rarity_weight * rarity[queries.indices])
+
+
+def rarity_in(passages: Vectors, entries: int) -> Tensor:
+    """(V,) float32 nats, the rarity of at least the first `entries` of the vocabulary among passages."""
+    holding = torch.bincount(passages.indices[passages.values > 0], minlength=entries)
+    return torch.from_numpy(nats(holding.numpy(), len(passages.cls)))
 
 
 def ndcg(found: Sequence[int], right: Sequence[int]) -> float:

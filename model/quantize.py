@@ -2,7 +2,7 @@
 
 On 200 SciFact abstracts and a 6-layer model the [CLS] vectors err by .24 in the plain form (relative, against float32)
 and by .09 with the first three additions marked (+); the ten best of 60 queries agree by .89 and by .95. The fourth
-takes the error of [CLS] vectors from .10 to .07, that of words' weights from .041 to .029 (60 texts of FairytaleQA).
+takes the error of [CLS] vectors from .10 to .07, that of words' weights from .041 to .032 (60 texts of FairytaleQA).
 
 - A scale over the whole batch, which is what dynamic quantization does, would let a text's neighbours change its
   vector. A scale per row costs a few passes over the activations and keeps a text's vector its own; it is also nearer

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.artifact import Manifest
 from model.vector import FusedVector
 
 USUAL_NATS = 3.0
@@ -50,6 +51,13 @@ class Rarity(BaseModel):
             passages += 1
         packed = base64.b64encode(zlib.compress(holding.tobytes(), level=9))
         return cls(weight=weight, passages=passages, holding=packed.decode())
+
+    @classmethod
+    def wanted(cls, vectors: Iterable[FusedVector], manifest: Manifest) -> Self | None:
+        """As `counted` for an artifact; None if it leaves queries as they are, and then no vector is asked for."""
+        if manifest.rarity_weight is None:
+            return None
+        return cls.counted(vectors, manifest.vocabulary_size, manifest.rarity_weight)
 
     @property
     def nats(self) -> NDArray[np.float32]:

@@ -101,8 +101,7 @@ class Ranker:
     def __init__(self, documents: Vectors, manifest: Manifest) -> None:
         self.ids = list(documents)
         self._exact = ExactScores(Point(id, vector, {}) for id, vector in documents.items())
-        weight, vocabulary = manifest.rarity_weight, manifest.vocabulary_size
-        self._rarity = None if weight is None else Rarity.counted(documents.values(), vocabulary, weight)
+        self._rarity = Rarity.wanted(documents.values(), manifest)
 
     def parts(self, query: FusedVector) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The CLS and the OT part of every document's score, in the order of `ids`."""

@@ -158,9 +158,8 @@ def outcomes(encoder: Encoder, pairs: Sequence[Pair]) -> Outcomes:
     """Who is above whom, by the fused score, by each side of it, and by BM25 over all passages of the pairs."""
     passages = list(dict.fromkeys(text for pair in pairs for text in (pair.right, pair.wrong)))
     vectors = dict(zip(passages, vectors_or_none(encoder.encode_documents, passages), strict=True))
-    manifest, queries = encoder.artifact.manifest, vectors_or_none(encoder.encode_queries, [p.query for p in pairs])
-    if (weight := manifest.rarity_weight) is not None:
-        rarity = Rarity.counted(filter(None, vectors.values()), manifest.vocabulary_size, weight)
+    queries = vectors_or_none(encoder.encode_queries, [pair.query for pair in pairs])
+    if rarity := Rarity.wanted(filter(None, vectors.values()), encoder.artifact.manifest):
         queries = [query and rarity.weigh(query) for query in queries]
     rights, wrongs = (
         np.array([_scores(query, vectors[text]) for query, text in zip(queries, texts, strict=True)])

@@ -113,7 +113,16 @@ def test_an_artifact_keeps_its_lengths_its_numbers_of_terms_and_its_licence(
 ) -> None:
     adapted(tmp_path / "out", Sources(tiny_artifact.path, (text,)), **BRIEF)
     manifest, old = Artifact.open(tmp_path / "out").manifest, tiny_artifact.manifest
-    same = {"licence", "k_query", "k_document", "max_query_tokens", "max_document_tokens", "dense_dim", "activation"}
+    same = {
+        "licence",
+        "rarity_weight",
+        "k_query",
+        "k_document",
+        "max_query_tokens",
+        "max_document_tokens",
+        "dense_dim",
+        "activation",
+    }
     assert manifest.model_dump(include=same) == old.model_dump(include=same)
     assert manifest.base_model == old.name
 

@@ -94,17 +94,29 @@ def test_saturated_weights_are_the_logarithm_of_what_they_were(start: Checkpoint
 def test_the_command_keeps_what_a_nat_is_worth_and_the_artifact_says_it(start: Checkpoint, tmp_path: Path) -> None:
     start.save(tmp_path / "fused")
     dev = write_records(tmp_path / "dev.jsonl")
-    words = ["balance", str(tmp_path / "fused"), str(tmp_path / "out"), str(dev), "--log1p", "2", "--rarity"]
+    words = [
+        "balance",
+        str(tmp_path / "fused"),
+        str(tmp_path / "out"),
+        str(dev),
+        "--log1p",
+        "2",
+        "--rarity",
+        "--dense-dim",
+        "8",
+    ]
     done = CliRunner().invoke(model.cli.app, words)
     assert done.exit_code == 0, done.output
     facts = json.loads((tmp_path / "out" / "dupmae.json").read_text())
-    assert (facts["activation"], facts["rarity_weight"] in RARITY_WEIGHTS) == ("log1p", True)
+    assert (facts["activation"], facts["dense_dim"]) == ("log1p", 8)
+    assert facts["rarity_weight"] in RARITY_WEIGHTS
     done = CliRunner().invoke(
         model.cli.app, ["export", str(tmp_path / "out"), str(tmp_path / "artifact"), "--precision", "fp32"]
     )
     assert done.exit_code == 0, done.output
     manifest = Artifact.open(tmp_path / "artifact").manifest
-    assert (manifest.activation, manifest.rarity_weight) == ("log1p", facts["rarity_weight"])
+    assert (manifest.activation, manifest.dense_dim) == ("log1p", 8)
+    assert manifest.rarity_weight == facts["rarity_weight"]
     assert load(tmp_path / "artifact").facts.rarity_weight == facts["rarity_weight"]
 
 

@@ -153,6 +153,23 @@ async def test_answers_are_those_of_an_index_with_the_tenants_documents_alone(
     assert answer["meta"]["index"].keys() == {"name", "build"}
 
 
+async def test_an_answer_to_somebody_who_sees_all_is_none_of_the_tenants(
+    serve: Serve, data: Path, tmp_path: Path
+) -> None:
+    """The same filter, asked for by one and forced on the other: for the first words are weighed by all documents."""
+    body = {"query": "water and fire", "limit": 100}
+    everybody = create_key(tmp_path / "keys.json", "all", ["search"])
+    async with asked(serve, data, tmp_path) as client:
+        free = (
+            await client.post("/v1/search", json=body | {"filter": RED.confine(None)}, headers={"X-API-Key": everybody})
+        ).json()
+        answer = (await client.post("/v1/search", json=body)).json()
+        alone = (await client.post("/v1/search", json=body | {"index": "mine"})).json()
+    assert answer["results"] == alone["results"]
+    assert {each["id"]: each["score"] for each in free["results"]}.keys() == MINE
+    assert free["results"] != answer["results"]
+
+
 async def test_pages_show_the_tenants_documents_and_a_cursor_of_somebody_else_opens_nothing(
     serve: Serve, data: Path, tmp_path: Path
 ) -> None:
