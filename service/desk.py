@@ -129,12 +129,10 @@ class Desk:
 
     async def go_on(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for a caller who was let in before and is not turned away half-way."""
-        loop = asyncio.get_running_loop()
         with self.held():
-            running = await self._pool.begin(partial(function, *args, **kwargs))
+            running = await self._pool.begin(partial(function, *args, **kwargs), self._leave)
             self._enter()
-            running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-            return await asyncio.wrap_future(running)
+            return await running
 
     async def left(self) -> None:
         """Wait until nobody holds the desk."""

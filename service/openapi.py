@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.guard import OPEN
 from service.problems import REQUEST_ID
 from service.schemas import PROBLEM_TYPE
 
@@ -35,6 +36,21 @@ TAGS = [
     {"name": "health", "description": "For the machines that watch."},
 ]
 
+KEYS = {
+    "HTTPBearer": {
+        "type": "http",
+        "description": "A key, as `dupmae key create` shows it once.",
+        "scheme": "bearer",
+    },
+    "APIKeyHeader": {
+        "type": "apiKey",
+        "description": "The same key, for clients that send it so.",
+        "in": "header",
+        "name": "X-API-Key",
+    },
+}
+"""Where `service.guard` looks for a key."""
+
 REQUEST_ID_HEADER = {
     "description": "The id of the request, as the caller gave it or as the service made it; the log has it too.",
     "schema": {"type": "string"},
@@ -51,8 +67,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
         tags=TAGS,
     )
-    for operation in operations(found):
-        if "security" in operation:
+    found["components"]["securitySchemes"] = KEYS
+    for path, operation in operations(found):
+        if path not in OPEN:
+            operation["security"] = [{name: []} for name in KEYS]
             operation["responses"] = _anywhere(operation["tags"][0]) | operation["responses"]
         for response in operation["responses"].values():
             _say_fault(response, operation["tags"][0])
@@ -73,10 +91,10 @@ def install(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents
 
 
-def operations(description: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each operation of a description."""
-    for path in description["paths"].values():
-        yield from (operation for verb, operation in path.items() if verb in VERBS)
+def operations(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each operation of a description, with its path."""
+    for path, verbs in description["paths"].items():
+        yield from ((path, operation) for verb, operation in verbs.items() if verb in VERBS)
 
 
 def drawn() -> str:

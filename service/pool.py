@@ -8,7 +8,7 @@ threads. Each opened build has its own pool, so that one that hangs takes no thr
 import asyncio
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from time import perf_counter
@@ -50,25 +50,48 @@ class Pool:
             before = self.depth + coming
             self._rate.check(before, f"{before} searches are waiting for the store", most=self._max_queue)
 
-    async def begin(self, call: Callable[[], T]) -> "Future[T]":
-        """Wait for a thread, and return the future of the call that has begun in it. `check` says for how long."""
+    async def begin(self, call: Callable[[], T], ended: Callable[[], None] = lambda: None) -> asyncio.Future[T]:
+        """Wait for a thread, and return the outcome-to-be of the call that has begun in it. `check` says for how long.
+
+        Args:
+            call: What the thread does.
+            ended: Called when it has done it, whether or not anybody waits for the outcome still.
+        """
         self.depth += 1
         try:
             await self._free.acquire()
         finally:
             self.depth -= 1
         self.running += 1
-        running = self._executor.submit(copy_context().run, call)
         loop = asyncio.get_running_loop()
-        ended = partial(self._ended, perf_counter())
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(ended))
-        return running
+        future: asyncio.Future[T] = loop.create_future()
+        began, run = perf_counter(), partial(copy_context().run, call)
+
+        def work() -> (
+            None
+        ):  # tells the loop once: each time that it is woken, it and the thread are in each other's way
+            settle = _settling(future, run)
+            loop.call_soon_threadsafe(self._ended, began, ended, settle)
+
+        self._executor.submit(work)
+        return future
 
     def close(self) -> None:
         """End the threads; one that is in a call ends after it."""
         self._executor.shutdown(wait=False)
 
-    def _ended(self, began: float) -> None:
+    def _ended(self, began: float, ended: Callable[[], None], settle: Callable[[], None]) -> None:
         self.running -= 1
         self._rate.left(self._threads, seconds=perf_counter() - began)
         self._free.release()
+        ended()
+        settle()
+
+
+def _settling(future: asyncio.Future[T], run: Callable[[], T]) -> Callable[[], None]:
+    """What gives the future the outcome of `run`, unless whoever waited has gone."""
+    try:
+        settle = partial(future.set_result, run())
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits, not to the thread
+        settle = partial(future.set_exception, error)
+    return lambda: None if future.done() else settle()

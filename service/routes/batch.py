@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -11,12 +11,12 @@ from service.answering import Answering
 from service.caller import Caller
 from service.examples import BATCH
 from service.problems import BadRequest, problem_of
-from service.routes.reply import problems, reply, require_json, unless_gone
+from service.routes.reply import JsonRoute, problems, reply, unless_gone
 from service.routes.search import PATH
 from service.routes.state import AppAnswering, AppMetrics, AppSettings, SearchCaller
 from service.schemas import AnswerOut, BatchResponse, SearchRequest, SearchResponse
 
-router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
+router = APIRouter(tags=["search"], route_class=JsonRoute)
 
 
 def _or_why_not(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:

@@ -11,13 +11,13 @@ from service.administration import check_administrable
 from service.build_schemas import BuildsOut, PublishRequest, ReleaseOut, RollbackRequest
 from service.examples import PUBLISH, ROLLBACK
 from service.routes.documents import IndexName
-from service.routes.reply import problems, reply, require_json
+from service.routes.reply import JsonRoute, problems, reply
 from service.routes.state import AdminCaller, AppAdministration, AppSettings, SearchCaller
 from service.schemas import IndexesOut
 
 ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 503)
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 async def administrable(caller: AdminCaller, settings: AppSettings) -> None:
@@ -60,7 +60,7 @@ async def builds(
     response_model=ReleaseOut,
     summary="Publish a build",
     responses=problems(*ERRORS),
-    dependencies=[Depends(require_json), Depends(administrable)],
+    dependencies=[Depends(administrable)],
 )
 async def publish(
     id: Annotated[
@@ -82,7 +82,7 @@ async def publish(
     response_model=ReleaseOut,
     summary="Roll back to the build before",
     responses=problems(*ERRORS),
-    dependencies=[Depends(require_json), Depends(administrable)],
+    dependencies=[Depends(administrable)],
 )
 async def rollback(
     body: Annotated[RollbackRequest, Body(openapi_examples=ROLLBACK)],

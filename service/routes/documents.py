@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import JsonValue
 
@@ -14,7 +14,7 @@ from model.encoder import EncodingError
 from service.caller import Caller
 from service.examples import DOCUMENT
 from service.problems import BadRequest
-from service.routes.reply import problems, require_json
+from service.routes.reply import JsonRoute, problems
 from service.routes.state import AppMetrics, AppServing, AppSettings, SearchCaller, WriteCaller
 from service.schemas import DocumentIn, DocumentOut, WrittenOut
 from service.searcher import DocumentNotFound
@@ -35,7 +35,7 @@ IndexName = Annotated[
     ),
 ]
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=JsonRoute)
 
 
 @router.get(PATH, summary="Read a document", responses=problems(401, 403, 404, 422, 503, 504))
@@ -63,7 +63,6 @@ async def get_document(
 @router.put(
     PATH,
     summary="Store a document",
-    dependencies=[Depends(require_json)],
     response_model=WrittenOut,
     responses={201: {"model": WrittenOut}, **problems(400, 401, 403, 404, 409, 413, 415, 422, 503, 504)},
 )

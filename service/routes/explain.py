@@ -2,18 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
 from service.encode import encode as encode_texts
 from service.examples import ENCODE, EXPLAIN
 from service.explain_schemas import EncodeRequest, EncodeResponse, ExplainRequest, ExplainResponse
-from service.routes.reply import problems, reply, require_json, unless_gone
+from service.routes.reply import JsonRoute, problems, reply, unless_gone
 from service.routes.state import AppAnswering, AppExplaining, AppServing, AppSettings, SearchCaller
 
 ERRORS = (400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(require_json)])
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post(

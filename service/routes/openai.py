@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.desk import Desk
 from service.dialects import OpenAIErrorOut
 from service.embedding import Embedder, Texts, Wanted, role_of, roles
-from service.routes.reply import reply, require_json, unless_gone
+from service.routes.reply import JsonRoute, reply, unless_gone
 from service.routes.state import AppEmbedder, may_confined
 
-router = APIRouter(tags=["openai"], dependencies=[Depends(may_confined("search"))])  # they read no document
+SEARCH = [Depends(may_confined("search"))]  # no route here reads a document
+
+router = APIRouter(tags=["openai"], dependencies=SEARCH, route_class=JsonRoute)
 
 
 class EmbeddingsRequest(BaseModel):
@@ -94,7 +96,6 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
     "/v1/embeddings",
     response_model=EmbeddingsResponse,
     summary="Embed texts",
-    dependencies=[Depends(require_json)],
     responses=_errors(400, 404, 413, 415, 422, 429, 503, 504),
 )
 async def embeddings(request: Request, body: EmbeddingsRequest, embedder: AppEmbedder) -> Response:

@@ -1,11 +1,12 @@
 """What the routes that answer searches have in common: what they take, and how they reply while somebody listens."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.problems import Problem
@@ -16,11 +17,20 @@ CALLER_GONE = 499
 """The status that the log shows for a caller who hung up, as nginx has it; nobody receives it."""
 
 
-async def require_json(request: Request) -> None:
-    """Refuse a body that does not say it is JSON, instead of guessing."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise HTTPException(415, f"content type is {media_type or 'absent'}; send application/json")
+class JsonRoute(APIRoute):
+    """A route whose body must say that it is JSON; one that does not is refused, instead of guessed at."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As FastAPI's, after a look at the content type."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if self.body_field and media_type != "application/json":
+                raise HTTPException(415, f"content type is {media_type or 'absent'}; send application/json")
+            return await handle(request)
+
+        return checked
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -28,16 +38,19 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer | None:
+async def unless_gone(request: Request, work: Awaitable[Answer]) -> Answer | None:
     """The outcome of `work`, or None when the caller hung up first; then `work` is cancelled."""
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_hung_up(request))
+    waiting = asyncio.current_task()
+    assert waiting is not None
+    watching = asyncio.create_task(_cancel_when_gone(request, waiting))
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        return await work
+    except asyncio.CancelledError:
+        if watching.done() and waiting.uncancel() == 0:
+            return None
+        raise
     finally:
-        working.cancel()
-        gone.cancel()
+        watching.cancel()
 
 
 def reply(answer: BaseModel | None) -> Response:
@@ -47,6 +60,7 @@ def reply(answer: BaseModel | None) -> Response:
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-async def _hung_up(request: Request) -> None:
+async def _cancel_when_gone(request: Request, waiting: "asyncio.Task[Any]") -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    waiting.cancel()

@@ -2,18 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
 from service.examples import SEARCH
-from service.routes.reply import problems, reply, require_json, unless_gone
+from service.routes.reply import JsonRoute, problems, reply, unless_gone
 from service.routes.state import AppAnswering, AppSettings, SearchCaller
 from service.schemas import SearchRequest, SearchResponse
 
 PATH = "/v1/search"
 ERRORS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504)
 
-router = APIRouter(tags=["search"], dependencies=[Depends(require_json)])
+router = APIRouter(tags=["search"], route_class=JsonRoute)
 
 
 @router.post(PATH, response_model=SearchResponse, summary="Find documents", responses=problems(*ERRORS))

@@ -2,17 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
 from service.examples import SIMILAR
 from service.routes.documents import PATH, DocumentId
-from service.routes.reply import problems, reply, require_json, unless_gone
+from service.routes.reply import JsonRoute, problems, reply, unless_gone
 from service.routes.search import ERRORS
 from service.routes.state import AppAnswering, AppSettings, SearchCaller
 from service.schemas import SearchOptions, SearchResponse
 
-router = APIRouter(tags=["documents"], dependencies=[Depends(require_json)])
+router = APIRouter(tags=["documents"], route_class=JsonRoute)
 
 
 @router.post(

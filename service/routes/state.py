@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from service.administration import Administration
 from service.answering import Answering
@@ -18,9 +17,6 @@ from service.explaining import Explaining
 from service.metrics import Metrics
 from service.serving import Serving
 from service.settings import Settings
-
-BEARER = HTTPBearer(auto_error=False, description="A key, as `dupmae key create` shows it once.")
-HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key, for clients that send it so.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +31,8 @@ class May:
     scope: Scope
     confined: bool
 
-    async def __call__(
-        self,
-        request: Request,
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
-        header: Annotated[str | None, Depends(HEADER)],
-    ) -> Caller:
-        """The caller that `service.guard` found; both headers stand here for the description of the API only."""
+    async def __call__(self, request: Request) -> Caller:
+        """The caller that `service.guard` found; `service.openapi` says in which headers it looks."""
         caller: Caller = request.state.caller
         caller.check(self.scope)
         if caller.confined and not self.confined:

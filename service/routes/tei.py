@@ -16,10 +16,10 @@ from model.vector import FusedVector
 from service.batching import Role
 from service.dialects import TeiErrorOut
 from service.embedding import Embedder, Texts, Wanted
-from service.routes.reply import reply, require_json, unless_gone
+from service.routes.reply import JsonRoute, reply, unless_gone
 from service.routes.state import AppEmbedder, AppSettings, may_confined
 
-router = APIRouter(tags=["tei"])
+router = APIRouter(tags=["tei"], route_class=JsonRoute)
 
 Prompt = Annotated[Role | None, Field(description="The role of the texts; `document` when not given.")]
 
@@ -92,12 +92,11 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 SEARCH = [Depends(may_confined("search"))]  # no route here reads a document
-JSON = [Depends(require_json), *SEARCH]
 ERRORS = _errors(400, 413, 415, 422, 429, 503, 504)
 
 
-@router.post("/", dependencies=JSON, include_in_schema=False)
-@router.post("/embed", response_model=EmbedResponse, summary="Embed texts", dependencies=JSON, responses=ERRORS)
+@router.post("/", dependencies=SEARCH, include_in_schema=False)
+@router.post("/embed", response_model=EmbedResponse, summary="Embed texts", dependencies=SEARCH, responses=ERRORS)
 async def embed(request: Request, body: EmbedRequest, embedder: AppEmbedder) -> Response:
     """The [CLS] vectors of texts, one each, in order."""
     request.state.log["texts"] = len(body.inputs)
@@ -108,7 +107,7 @@ async def embed(request: Request, body: EmbedRequest, embedder: AppEmbedder) -> 
     "/embed_sparse",
     response_model=SparseResponse,
     summary="Embed texts as bags of words",
-    dependencies=JSON,
+    dependencies=SEARCH,
     responses=ERRORS,
 )
 async def embed_sparse(request: Request, body: SparseRequest, embedder: AppEmbedder) -> Response:
@@ -117,7 +116,7 @@ async def embed_sparse(request: Request, body: SparseRequest, embedder: AppEmbed
     return reply(await unless_gone(request, _sparse(body, embedder)))
 
 
-@router.post("/tokenize", summary="Take texts apart", dependencies=JSON, responses=ERRORS)
+@router.post("/tokenize", summary="Take texts apart", dependencies=SEARCH, responses=ERRORS)
 async def tokenize(body: TokenizeRequest, embedder: AppEmbedder) -> list[list[TokenOut]]:
     """The tokens of texts, whole, however long they are."""
     embedder.check_count(Wanted(body.inputs, "inputs"))

@@ -90,6 +90,7 @@ async def test_a_build_is_listed_judged_published_rolled_back_and_served_when_th
         async with asyncio.timeout(60):
             while (back := await post(client, ":rollback")).status_code == 409:
                 assert back.json()["type"] == "urn:dupmae:build-locked"
+                await asyncio.sleep(0.01)
         assert back.json()["build"]["id"] == first.id
         assert await served(client) == first.id
         again = await post(client, ":rollback")

@@ -61,7 +61,7 @@ async def found(client: httpx.AsyncClient, query: str = "the king", **body: Any)
 async def served(client: httpx.AsyncClient, build: Build) -> None:
     async with asyncio.timeout(60):
         while (await client.get("/readyz")).json()["build"] != build.id:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
 
 
 async def test_a_document_is_found_once_it_is_acknowledged_and_gone_once_its_deletion_is(site: Site) -> None:

@@ -33,7 +33,7 @@ from service.server import listen
 from service.settings import Settings
 from tests.service.conftest import DOCUMENTS
 
-OPERATIONS = [operation["operationId"] for operation in operations(json.loads(drawn()))]
+OPERATIONS = [operation["operationId"] for _, operation in operations(json.loads(drawn()))]
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
 
 

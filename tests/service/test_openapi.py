@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 DESCRIPTION: dict[str, Any] = json.loads(drawn())
-OPERATIONS = {operation["operationId"]: operation for operation in operations(DESCRIPTION)}
+OPERATIONS = {operation["operationId"]: operation for _, operation in operations(DESCRIPTION)}
 
 
 def component(schema: dict[str, Any]) -> dict[str, Any]:

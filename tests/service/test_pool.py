@@ -35,7 +35,7 @@ class Calls:
 
 async def ask(pool: Pool, calls: Calls, *numbers: int) -> list[asyncio.Task[int]]:
     async def outcome(number: int) -> int:
-        return await asyncio.wrap_future(await pool.begin(calls.numbered(number)))
+        return await (await pool.begin(calls.numbered(number)))
 
     tasks = [asyncio.create_task(outcome(number)) for number in numbers]
     await asyncio.sleep(0)
@@ -71,7 +71,7 @@ async def test_who_gives_up_waiting_never_reaches_a_thread() -> None:
 
 
 async def ask_one(pool: Pool, calls: Calls, number: int) -> int:
-    return await asyncio.wrap_future(await pool.begin(calls.numbered(number)))
+    return await (await pool.begin(calls.numbered(number)))
 
 
 async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
