@@ -4,23 +4,24 @@
     DUPMAE_DATA=.dupmae python bench/serving.py --index demo --soak 50000      # and the memory over so many requests
 
 It runs `dupmae serve` as a process of its own, without its cache but where that is what is measured, and asks it over
-plain sockets from this one, so the callers' time is in the figures too. On a shared machine trust the ratios.
+plain sockets from this one, so the callers' time is in the figures too. Beside it runs a route that does nothing
+(`empty_route.py`): what a request costs whatever is done for it. On a shared machine trust the ratios.
 """
 
 import argparse
 import asyncio
-import http.client
 import json
 import os
 import random
 import re
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from service import settings
 from service.searcher import Searcher, open_searchers
 
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
+EMPTY = [sys.executable, str(Path(__file__).with_name("empty_route.py"))]
 CONNECTIONS = 32
 WORDS = 8
 IDLE_S = 2.0
@@ -92,23 +94,29 @@ def main() -> None:
 def print_overhead(searcher: Searcher, server: Server, queries: Sequence[str]) -> None:
     """A request beside the same work in this process, in turns, so that both see the same machine."""
     alone, asked, inside, alone_cpu, asked_cpu = [], [], [], 0.0, server.cpu_ms
-    connection = http.client.HTTPConnection(server.host, server.port)
+    connection = Caller(server)
     for query in queries:
         began, cpu = time.perf_counter(), time.process_time()
         searcher.search(query)
         alone.append(1000 * (time.perf_counter() - began))
         alone_cpu += 1000 * (time.process_time() - cpu)
-        took, answer = ask(connection, query)
+        took, answer = connection.ask(query)
         asked.append(took)
         inside.append(answer["meta"]["took_ms"])
     stages = {stage: statistics.median(took[stage] for took in inside) for stage in inside[0]}
-    over = statistics.median(took - sum(each.values()) for took, each in zip(asked, inside, strict=True))
+    over = beyond(asked, inside)
     print(f"\none request at a time, p50 in ms of {len(queries)}")
     print(f"  encode + retrieve in this process   {statistics.median(alone):8.2f}")
     print(f"  the whole request over HTTP        {statistics.median(asked):8.2f}")
     print(f"    its stages: {', '.join(f'{stage} {ms:.2f}' for stage, ms in stages.items())}")
     print(f"    HTTP, JSON and everything else   {over:8.2f}")
     cpu = (server.cpu_ms - asked_cpu) / len(queries)
+    threads = [stages["encode"], stages["retrieve"] + stages["render"]]
+    with running([*EMPTY, str(len(json.dumps(answer))), *map(str, threads)]) as empty:
+        connection = Caller(empty)
+        nothing = [connection.ask(query) for query in queries]
+    floor = beyond([took for took, _ in nothing], [answer["meta"]["took_ms"] for _, answer in nothing])
+    print(f"    the same of a route that is empty{floor:8.2f}")
     print(f"  CPU time, in this process and there {alone_cpu / len(queries):7.2f}, {cpu:.2f}")
 
 
@@ -150,8 +158,8 @@ def print_soak(server: Server, queries: Sequence[str], requests: int) -> None:
 
 def print_cache(server: Server, queries: Sequence[str]) -> None:
     """The same request a second time, and with its vector alone remembered."""
-    connection = http.client.HTTPConnection(server.host, server.port)
-    rounds = [[ask(connection, query, limit=limit)[0] for query in queries] for limit in (10, 10, 9)]
+    connection = Caller(server)
+    rounds = [[connection.ask(query, limit=limit)[0] for query in queries] for limit in (10, 10, 9)]
     print(f"\nwith the cache, p50 in ms of {len(queries)}")
     for what, ms in zip(("nothing remembered", "the answer", "the query's vector"), rounds, strict=True):
         print(f"  {what:<34} {statistics.median(ms):8.2f}")
@@ -218,35 +226,61 @@ class Connection:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._server.host, self._server.port)
         reader, writer = self._streams
-        body = json.dumps({"query": query}).encode()
-        head = f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        writer.write(head.encode() + b"\r\n\r\n" + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(re.findall(rb"(?i)content-length: (\d+)", answer)[0]))
-        return int(answer.split(b" ", 2)[1]), time.perf_counter() - began
+        writer.write(request({"query": query}))
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(length(head))
+        return int(head.split(b" ", 2)[1]), time.perf_counter() - began
 
     def close(self) -> None:
         if self._streams:
             self._streams[1].close()
 
 
-def ask(connection: http.client.HTTPConnection, query: str, limit: int = 10) -> tuple[float, dict[str, Any]]:
-    """Milliseconds and answer of one search."""
-    body = json.dumps({"query": query, "limit": limit})
-    began = time.perf_counter()
-    connection.request("POST", "/v1/search", body, {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    content = response.read()
-    took = 1000 * (time.perf_counter() - began)
-    assert response.status == 200, content
-    return took, json.loads(content)
+class Caller:
+    """A kept-alive connection that waits for each answer."""
+
+    def __init__(self, server: Server) -> None:
+        self._socket = socket.create_connection((server.host, server.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, query: str, limit: int = 10) -> tuple[float, dict[str, Any]]:
+        """Milliseconds and answer of one search."""
+        sent = request({"query": query, "limit": limit})
+        began = time.perf_counter()
+        self._socket.sendall(sent)
+        head, _, content = self._socket.recv(2**16).partition(b"\r\n\r\n")
+        while len(content) < length(head):
+            content += self._socket.recv(2**16)
+        took = 1000 * (time.perf_counter() - began)
+        assert head.startswith(b"HTTP/1.1 200"), content
+        return took, json.loads(content)
+
+
+def request(body: dict[str, Any]) -> bytes:
+    content = json.dumps(body).encode()
+    head = f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    return head.encode() + b"\r\n\r\n" + content
+
+
+def length(head: bytes) -> int:
+    """Bytes of the body that follows."""
+    return int(re.findall(rb"(?i)content-length: (\d+)", head)[0])
+
+
+def beyond(asked: Sequence[float], inside: Sequence[dict[str, float]]) -> float:
+    """Median milliseconds of a request that are in none of its stages."""
+    return statistics.median(took - sum(each.values()) for took, each in zip(asked, inside, strict=True))
+
+
+def serving(index: str, **changes: str) -> AbstractContextManager[Server]:
+    """`dupmae serve` on a free port, ready when entered."""
+    return running(COMMAND, DUPMAE_INDEX=index, DUPMAE_LOG_LEVEL="warning", **changes)
 
 
 @contextmanager
-def serving(index: str, **changes: str) -> Iterator[Server]:
-    """`dupmae serve` on a free port, ready when entered."""
-    environment = os.environ | {"DUPMAE_INDEX": index, "DUPMAE_LOG_LEVEL": "warning"} | changes
-    with subprocess.Popen(COMMAND, env=environment, text=True, stderr=subprocess.PIPE) as process:
+def running(command: Sequence[str], **changes: str) -> Iterator[Server]:
+    """A server that says at which address it is."""
+    with subprocess.Popen(command, env=os.environ | changes, text=True, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         try:
             found = next(filter(None, (re.search(r"at (http://\S+)", line) for line in process.stderr)))

@@ -1,7 +1,7 @@
 """Pictures of what a model's terms cost and give, and of how its two sides share a score."""
 
 from collections.abc import Callable, Sequence
-from itertools import cycle
+from itertools import cycle, groupby
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -152,11 +152,12 @@ def _line(axes: Axes, rows: Sequence[Row], place: Place, colour: str, label: str
 
 
 def _label(axes: Axes, rows: Sequence[Row], place: Place, k: str, colour: str) -> None:
-    """Each mark's k: of documents below to the right, of queries above to the left."""
+    """Each mark's k, one for those that find the same: of documents below to the right, of queries above left."""
     to, side = ((5, -9), "left") if k == "k_document" else ((-5, 4), "right")
-    for row in rows:
-        at = place(row), row.mean_ndcg.mean
-        text = str(getattr(row, k) or "all")
+    for quality, alike in groupby(rows, lambda row: round(row.mean_ndcg.mean, 4)):
+        marks = list(alike)
+        at = place(marks[0]), quality
+        text = " to ".join(str(getattr(row, k) or "all") for row in marks[:1] + marks[1:][-1:])
         axes.annotate(text, at, to, textcoords="offset points", ha=side, fontsize=7.5, color=colour, zorder=5)
 
 
