@@ -6,7 +6,8 @@
 Every system has a process of its own, which is warm before it is asked, and the systems take turns: ratios are medians
 over the rounds. `CLS only` is the same artifact, of whose graph nothing runs but what leads to the dense vector;
 `--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask` and `token_type_ids`, mean pooled;
-`--transformers` a folder for sentence-transformers, in PyTorch. The ceiling is what ONNX Runtime reaches here with the
+`--transformers` a folder for sentence-transformers, in PyTorch; `--fastembed` one with `model.onnx` and a tokenizer, as
+fastembed reads it. The ceiling is what ONNX Runtime reaches here with the
 products of a layer and of the LPU alone, a CPU second; operations are those of all products, of useful rows only. On a
 busy machine trust what is said per CPU second: a neighbour costs less of it.
 """
@@ -66,6 +67,8 @@ def open_system(system: System, threads: int) -> tuple[Encode, Encode]:
         return open_transformers(system.path, threads)
     if system.kind == "dense":
         return open_dense(system.path, threads)
+    if system.kind == "fastembed":
+        return open_fastembed(system.path, threads)
     encoder = Encoder(Artifact.open(system.path), threads=threads)
     if system.kind == "cls":
         encoder._session = Cut(system.path / GRAPH)
@@ -131,6 +134,21 @@ def open_transformers(path: Path, threads: int) -> tuple[Encode, Encode]:
     return model.encode, model.encode
 
 
+def open_fastembed(folder: Path, threads: int) -> tuple[Encode, Encode]:
+    """As its README has it; how many tokens it reads is what the folder's tokenizer says."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    facts = {"pooling": PoolingType.MEAN, "normalization": True, "sources": ModelSource(url=str(folder)), "dim": 384}
+    TextEmbedding.add_custom_model("local", model_file="model.onnx", **facts)
+    model = TextEmbedding("local", specific_model_path=str(folder), threads=threads)
+
+    def encode(texts: Sequence[str]) -> object:
+        return list(model.embed(texts))
+
+    return encode, encode
+
+
 def serve(pipe: Connection, system: System, threads: int, work: Work) -> None:
     """Answers "documents" with seconds and those of CPU time, "queries" with milliseconds of each, "memory" with MB."""
     documents, queries = open_system(system, threads)
@@ -165,7 +183,7 @@ def read_work(corpus: Path, artifact: Artifact, count: int) -> Work:
     lengths = np.array([len(encoder.tokenize_document(text).ids) for text in documents])
     arrays = {value.name: value.shape for value in ir.load(artifact.path / GRAPH).graph.initializers.values()}
     layers = sum(bool(re.search(r"layer\.\d+\.output\.dense\.weight$", str(name))) for name in arrays)
-    d, V = artifact.manifest.dense_dim, artifact.manifest.vocabulary_size
+    V, d = next(shape.numpy() for name, shape in arrays.items() if str(name).endswith("word_embeddings.weight"))
     dense = float((lengths * layers * 24 * d * d).sum() + (lengths**2 * layers * 4 * d).sum())
     fused = dense + float(((lengths - 2) * (2 * d * V + 2 * d * d)).sum())
     return Work(documents, queries, int(lengths.sum()), fused, dense)
@@ -265,6 +283,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another artifact to compare with")
     parser.add_argument("--dense", type=Path, help="a dense encoder in ONNX")
     parser.add_argument("--transformers", type=Path, help="a folder for sentence-transformers")
+    parser.add_argument("--fastembed", type=Path, help="a folder for fastembed")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     asked = {
@@ -273,6 +292,7 @@ def main() -> None:
         "before": System("fused", given.before),
         "dense ONNX": System("dense", given.dense),
         "sentence-transformers": System("transformers", given.transformers),
+        "fastembed": System("fastembed", given.fastembed),
     }
     systems = {name: system for name, system in asked.items() if system.path}
     work = read_work(given.corpus, Artifact.open(given.artifact), given.documents)
