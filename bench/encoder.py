@@ -7,9 +7,9 @@ Every system has a process of its own, which is warm before it is asked, and the
 over the rounds. `CLS only` is the same artifact, of whose graph nothing runs but what leads to the dense vector;
 `--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask` and `token_type_ids`, mean pooled;
 `--transformers` a folder for sentence-transformers, in PyTorch; `--fastembed` one with `model.onnx` and a tokenizer, as
-fastembed reads it. The ceiling is what ONNX Runtime reaches here with the
-products of a layer and of the LPU alone, a CPU second; operations are those of all products, of useful rows only. On a
-busy machine trust what is said per CPU second: a neighbour costs less of it.
+fastembed reads it. The ceiling is what ONNX Runtime reaches here with the products of a layer and of the LPU alone, a
+CPU second; operations are those of all products, of useful rows only. On a busy machine trust what is said per CPU
+second: a neighbour costs less of it.
 """
 
 import argparse

@@ -8,7 +8,7 @@ threads. Each opened build has its own pool, so that one that hangs takes no thr
 import asyncio
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from time import perf_counter
@@ -64,34 +64,25 @@ class Pool:
             self.depth -= 1
         self.running += 1
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        began, run = perf_counter(), partial(copy_context().run, call)
-
-        def work() -> (
-            None
-        ):  # tells the loop once: each time that it is woken, it and the thread are in each other's way
-            settle = _settling(future, run)
-            loop.call_soon_threadsafe(self._ended, began, ended, settle)
-
-        self._executor.submit(work)
-        return future
+        outcome: asyncio.Future[T] = loop.create_future()
+        settle = partial(self._ended, perf_counter(), ended, outcome)
+        running = self._executor.submit(copy_context().run, call)
+        # The loop is woken once for all of it: each time, it and the thread are in each other's way.
+        running.add_done_callback(lambda done: loop.call_soon_threadsafe(settle, done))
+        return outcome
 
     def close(self) -> None:
         """End the threads; one that is in a call ends after it."""
         self._executor.shutdown(wait=False)
 
-    def _ended(self, began: float, ended: Callable[[], None], settle: Callable[[], None]) -> None:
+    def _ended(self, began: float, ended: Callable[[], None], outcome: asyncio.Future[T], done: "Future[T]") -> None:
         self.running -= 1
         self._rate.left(self._threads, seconds=perf_counter() - began)
         self._free.release()
         ended()
-        settle()
-
-
-def _settling(future: asyncio.Future[T], run: Callable[[], T]) -> Callable[[], None]:
-    """What gives the future the outcome of `run`, unless whoever waited has gone."""
-    try:
-        settle = partial(future.set_result, run())
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits, not to the thread
-        settle = partial(future.set_exception, error)
-    return lambda: None if future.done() else settle()
+        if outcome.done():  # whoever waited has gone
+            return
+        if error := done.exception():
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(done.result())

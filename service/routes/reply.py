@@ -23,10 +23,12 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """As FastAPI's, after a look at the content type."""
         handle = super().get_route_handler()
+        if not self.body_field:
+            return handle
 
         async def checked(request: Request) -> Response:
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if self.body_field and media_type != "application/json":
+            if media_type != "application/json":
                 raise HTTPException(415, f"content type is {media_type or 'absent'}; send application/json")
             return await handle(request)
 

@@ -83,6 +83,13 @@ async def test_a_search_is_one_call_of_the_graph_and_few_of_the_engine(searched:
         assert operations["EdgeShard.retrieve"] == 1
 
 
+async def test_a_search_wakes_the_event_loop_once_for_the_model_and_once_for_the_store(
+    searched: tuple[Operations, Operations],
+) -> None:
+    for operations in searched:
+        assert operations["socket.send"] == 2, "what `call_soon_threadsafe` writes to itself"
+
+
 async def test_an_answer_is_made_into_json_once(searched: tuple[Operations, Operations]) -> None:
     _, five = searched
     assert five["SchemaSerializer.to_json"] == 1
