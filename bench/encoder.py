@@ -6,7 +6,8 @@
 Every system has a process of its own, which is warm before it is asked, and the systems take turns: ratios are medians
 over the rounds. `CLS only` is the same artifact, of whose graph nothing runs but what leads to the dense vector;
 `--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask` and `token_type_ids`, mean pooled;
-`--transformers` a folder for sentence-transformers, in PyTorch; `--fastembed` one with `model.onnx` and a tokenizer, as
+`--transformers` a folder for sentence-transformers, in PyTorch; `--splade` one of its sparse encoders, run after the
+dense one, which is the way of two models to both vectors; `--fastembed` one with `model.onnx` and a tokenizer, as
 fastembed reads it. The ceiling is what ONNX Runtime reaches here with the products of a layer and of the LPU alone, a
 CPU second; operations are those of all products, of useful rows only. On a busy machine trust what is said per CPU
 second: a neighbour costs less of it.
@@ -18,28 +19,20 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
+from peers import System, open_system, session_of
 
 from model.artifact import BUNDLED, GRAPH, Artifact
 from model.encoder import Encoder
 
 WORDS = 9
-Encode = Callable[[Sequence[str]], object]
-
-
-class System(NamedTuple):
-    """What is measured: a kind that `open_system` knows, and its file or folder."""
-
-    kind: str
-    path: Path
 
 
 class Work(NamedTuple):
@@ -59,94 +52,6 @@ class Rounds(NamedTuple):
     cpu: list[float]
     ms: list[list[float]]
     peak_mb: float
-
-
-def open_system(system: System, threads: int) -> tuple[Encode, Encode]:
-    """Functions that encode documents, and queries."""
-    if system.kind == "transformers":
-        return open_transformers(system.path, threads)
-    if system.kind == "dense":
-        return open_dense(system.path, threads)
-    if system.kind == "fastembed":
-        return open_fastembed(system.path, threads)
-    encoder = Encoder(Artifact.open(system.path), threads=threads)
-    if system.kind == "cls":
-        encoder._session = Cut(system.path / GRAPH)
-    return encoder.encode_documents, encoder.encode_queries
-
-
-class Cut:
-    """A session of what leads to [CLS]; the bag of words is of one entry, the same for all."""
-
-    def __init__(self, path: Path) -> None:
-        import onnx_ir as ir
-        from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-        model = ir.load(path)
-        del model.graph.outputs[1:]
-        RemoveUnusedNodesPass()(model)
-        self._session = session_of(ir.to_proto(model).SerializeToString())
-
-    def run(self, _: Sequence[str], feed: dict[str, Any]) -> list[Any]:
-        (cls,) = self._session.run(["cls"], feed)
-        return [cls, *one_word(len(cls))]
-
-
-class Pooled:
-    """A session of a dense encoder, with the mean over its tokens."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self._names = {node.name for node in session.get_inputs()}
-
-    def run(self, _: Sequence[str], feed: dict[str, Any]) -> list[Any]:
-        feed = feed | {"token_type_ids": np.zeros_like(feed["input_ids"])}
-        hidden, *_ = self._session.run(None, {name: feed[name] for name in self._names})
-        mask = feed["attention_mask"][..., None].astype(np.float32)
-        return [(hidden * mask).sum(1) / mask.sum(1), *one_word(len(hidden))]
-
-
-def session_of(model: Path | bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # a graph that was cut keeps what nothing needs any more, and each is told of
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def one_word(rows: int) -> tuple[Any, Any]:
-    return np.zeros((rows, 1), np.int64), np.ones((rows, 1), np.float32)
-
-
-def open_dense(path: Path, threads: int) -> tuple[Encode, Encode]:
-    """Plain ONNX, batched as our own, without what our graph does beside the mean."""
-    encoder = Encoder(Artifact.open(BUNDLED), threads=threads)
-    encoder._session = Pooled(session_of(path))
-    return encoder.encode_documents, encoder.encode_queries
-
-
-def open_transformers(path: Path, threads: int) -> tuple[Encode, Encode]:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    torch.set_num_threads(threads)
-    model = SentenceTransformer(str(path), device="cpu")
-    model.max_seq_length = 256
-    return model.encode, model.encode
-
-
-def open_fastembed(folder: Path, threads: int) -> tuple[Encode, Encode]:
-    """As its README has it; how many tokens it reads is what the folder's tokenizer says."""
-    from fastembed import TextEmbedding
-    from fastembed.common.model_description import ModelSource, PoolingType
-
-    facts = {"pooling": PoolingType.MEAN, "normalization": True, "sources": ModelSource(url=str(folder)), "dim": 384}
-    TextEmbedding.add_custom_model("local", model_file="model.onnx", **facts)
-    model = TextEmbedding("local", specific_model_path=str(folder), threads=threads)
-
-    def encode(texts: Sequence[str]) -> object:
-        return list(model.embed(texts))
-
-    return encode, encode
 
 
 def serve(pipe: Connection, system: System, threads: int, work: Work) -> None:
@@ -283,15 +188,19 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another artifact to compare with")
     parser.add_argument("--dense", type=Path, help="a dense encoder in ONNX")
     parser.add_argument("--transformers", type=Path, help="a folder for sentence-transformers")
+    parser.add_argument("--splade", type=Path, help="a folder for its sparse encoder, after --transformers")
     parser.add_argument("--fastembed", type=Path, help="a folder for fastembed")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.splade and not given.transformers:
+        parser.error("--splade is measured after a dense encoder: give --transformers too")
     asked = {
         "fused": System("fused", given.artifact),
         "CLS only": System("cls", given.artifact),
         "before": System("fused", given.before),
         "dense ONNX": System("dense", given.dense),
         "sentence-transformers": System("transformers", given.transformers),
+        "and SPLADE after it": System("two models", given.splade, given.transformers),
         "fastembed": System("fastembed", given.fastembed),
     }
     systems = {name: system for name, system in asked.items() if system.path}

@@ -31,11 +31,11 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 class Writer:
-    """A graph in the making: nodes in order, and each constant once."""
+    """A graph in the making: nodes in order, and each constant once, be it new or one of those `known` by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, ir.Value] | None = None) -> None:
         self._tape = Tape()
-        self._constants: dict[str, ir.Value] = {}
+        self._constants = dict(known or {})
 
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Append a node of one output."""
@@ -69,6 +69,19 @@ class Writer:
         for number, value in enumerate(output for node in self._tape.nodes for output in node.outputs):
             value.name = f"{name}_{number}"
         return ir.Graph(inputs, outputs, nodes=self._tape.nodes, name=name)
+
+    def replace(self, node: ir.Node, outputs: Sequence[ir.Value]) -> None:
+        """Put the nodes in the place of one of a finished graph, and `outputs` in that of its own, names and all."""
+        graph = node.graph
+        assert isinstance(graph, ir.Graph)
+        for new, old in zip(outputs, node.outputs, strict=True):
+            new.name, new.type, new.shape, old.name = old.name, old.type, old.shape, None
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        graph.insert_before(node, self._tape.nodes)
+        graph.remove(node, safe=True)
+        for name, constant in self._constants.items():
+            if name not in graph.initializers:
+                graph.register_initializer(constant)
 
     def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """The finished model."""
@@ -163,7 +176,7 @@ class EncoderGraph:
         hidden = self._trunk(input_ids, attention_mask)
         cls = self.products.linear(writer, writer.op("Gather", hidden, writer.constant(0), axis=1), "project")
         features = self._norm(writer.op("Gelu", self._linear(hidden, f"{TRANSFORM}.dense")), f"{TRANSFORM}.LayerNorm")
-        indices, values = self._bags(features, self._ordinary(input_ids, attention_mask), k)
+        indices, values = self.bags(features, self._ordinary(input_ids, attention_mask), k)
         outputs = [
             _typed(cls, "cls", ir.DataType.FLOAT, ["B", self.encoder.project.out_features]),
             _typed(indices, "ot_indices", ir.DataType.INT64, ["B", "K"]),
@@ -202,29 +215,34 @@ class EncoderGraph:
             keep = self.writer.op("And", keep, self.writer.op("Not", is_special))
         return keep
 
-    def _bags(self, features: ir.Value, keep: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
+    def bags(self, features: ir.Value, keep: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
         """A Loop over texts: (B, L, d), (B, L) -> indices (B, k), values (B, k)."""
         text, go_on = _value("text", ir.DataType.INT64, []), _value("go_on", ir.DataType.BOOL, [])
         body = self.writer.body()
         rows = body.op("Compress", body.op("Gather", features, text), body.op("Gather", keep, text), axis=0)  # (n, d)
         wordless = body.op("Equal", body.op("Shape", rows, end=1), body.constant([0]))  # (1,)
-        terms = self._terms(body, self.products.best(body, rows))  # (V,)
-        terms = body.op("Where", wordless, _scalar(body, 0), terms)  # no maximum over nothing
-        values, indices = body.ops("TopK", terms, body.op("Reshape", k, body.constant([1])), outputs=2)
+        scores = self._scores(body, self.products.best(body, rows))  # (V,)
+        largest, indices = body.ops("TopK", scores, body.op("Reshape", k, body.constant([1])), outputs=2)
+        values = body.op("Where", wordless, _scalar(body, 0), self._activated(body, largest))  # no maximum over nothing
         loop = body.subgraph([text, go_on], [body.op("Identity", go_on), indices, values], "each_text")
         count = self.writer.op("Gather", self.writer.op("Shape", keep), self.writer.constant(0))
         return self.writer.ops("Loop", count, None, outputs=2, body=loop)
 
-    def _terms(self, writer: Writer, mu: ir.Value) -> ir.Value:
-        """`TermWeights`. The LPU's own bias is the same at each position, so it is added here, after the maximum."""
+    def _scores(self, writer: Writer, mu: ir.Value) -> ir.Value:
+        """`TermWeights`, up to its activation, for which the k best need no others: that is monotone.
+
+        The LPU's own bias is the same at each position, so it is added here, after the maximum.
+        """
         terms = self.encoder.terms
         gain, bias = terms.gain.detach().numpy(), terms.bias.detach().numpy()
         shift = gain * self.weights["cls.predictions.bias"] + bias
         values = writer.op("Mul", mu, writer.constant(gain, "terms.gain"))
-        values = writer.op("Add", values, writer.constant(shift, "terms.shift"))
-        if terms.activation != "raw":
-            values = writer.op("Relu", values)
-        return writer.op("Log", writer.op("Add", values, _scalar(writer, 1))) if terms.activation == "log1p" else values
+        return writer.op("Add", values, writer.constant(shift, "terms.shift"))
+
+    def _activated(self, writer: Writer, scores: ir.Value) -> ir.Value:
+        activation = self.encoder.terms.activation
+        values = scores if activation == "raw" else writer.op("Relu", scores)
+        return writer.op("Log", writer.op("Add", values, _scalar(writer, 1))) if activation == "log1p" else values
 
     def _linear(self, x: ir.Value, name: str) -> ir.Value:
         return self.products.linear(self.writer, x, name)

@@ -15,11 +15,13 @@ takes the error of [CLS] vectors from .10 to .07, that of words' weights from .0
   those texts give, is taken up by the columns that follow: GPTQ (arXiv 2210.17323). It costs nothing when served.
 - Weights use 7 of 8 bits. x86 without VNNI multiplies unsigned by signed bytes in pairs and saturates at 16 bits:
   2 * 255 * 64 = 32,640 stays below, so every kernel gives the same integers.
-- The tied matrix lies in the file once, as (V, d). In the LPU it is the left side, so that the scores of one entry of
-  the vocabulary lie side by side, and it is walked over in blocks, whose scores (1 MB for 256 tokens) are reduced to
-  their maximum while they are in the cache: half the time of the whole (n, V) and the maximum over its columns. The
-  left side is the unsigned one: weights lie within 0..128 there, and activations are signed. The cost is that ONNX
-  Runtime cuts the blocks out when it loads the graph, and holds them beside the matrix that the embedding gathers from.
+- The tied matrix lies in the file once, as (V, d). In the LPU of a document it is the left side, so that the scores of
+  one entry of the vocabulary lie side by side, and it is walked over in blocks, whose scores (1 MB for 256 tokens) are
+  reduced to their maximum while they are in the cache: half the time of the whole (n, V) and the maximum over its
+  columns. The left side is the unsigned one: weights lie within 0..128 there, and activations are signed. Up to 16
+  rows, which most queries have, it is the right side, signed, and laid out beforehand as the kernel reads it. Both
+  give the same integers. The cost is that ONNX Runtime makes both when it loads the graph, and holds them beside the
+  matrix that the embedding gathers from.
 - Attention is one node, ONNX Runtime's `MultiHeadAttention`, and so is rounding by rows, `QuantizeLinear` by blocks of
   a whole row. Both give the bits of the nodes they stand for.
 """
@@ -48,6 +50,9 @@ LOW = 16
 
 BLOCK = 1024
 """Entries of the vocabulary whose scores exist at a time."""
+
+FEW = 16
+"""Rows up to which the tied matrix is the right side in the LPU, as ONNX Runtime's kernels want a short query."""
 
 LEAST = np.float32(1e-12)
 """Keeps an all-zero row from dividing by zero."""
@@ -169,6 +174,25 @@ class Int8Products:
     def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
         """(n, d) -> (V,). One step for all rows of the text, so that the maximum is taken over integers."""
         step = writer.op("Squeeze", _two_sided(writer, rows, axes=[0, 1]))
+        few = writer.op("LessOrEqual", writer.op("Shape", rows, end=1), writer.constant([FEW]))
+        short, long = self._best_of_few(writer.body(), rows, step), self._best_of_many(writer.body(), rows, step)
+        best = writer.op("If", few, then_branch=short, else_branch=long)
+        largest = writer.op("Cast", best, to=ir.DataType.FLOAT)  # (V,)
+        return writer.op("Mul", largest, writer.op("Mul", writer.constant(self._tied.scales, "tied.scales"), step))
+
+    def _best_of_few(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Graph:
+        """(n, d), () -> (V,) integers, by rows times the transposed matrix."""
+        middle = writer.constant(np.uint8(MIDDLE))
+        values = writer.op("QuantizeLinear", rows, step, middle)
+        signed = writer.op("Cast", self._tied_values(writer), to=ir.DataType.INT32)
+        signed = writer.op("Cast", writer.op("Sub", signed, writer.constant(np.int32(LIMIT))), to=ir.DataType.INT8)
+        columns = writer.op("Transpose", signed, perm=[1, 0])  # (d, V)
+        scores = writer.op("MatMulInteger", values, columns, middle)  # (n, V)
+        best = writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
+        return writer.subgraph([], [best], "few_rows")
+
+    def _best_of_many(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Graph:
+        """(n, d), () -> (V,) integers, by blocks of the matrix times the transposed rows."""
         values = writer.op("QuantizeLinear", rows, step, writer.constant(np.int8(0)))
         columns = writer.op("Transpose", values, perm=[1, 0])  # (d, n)
         zero = writer.constant(np.uint8(LIMIT))
@@ -176,8 +200,7 @@ class Int8Products:
             writer.op("ReduceMax", writer.op("MatMulInteger", block, columns, zero), writer.constant([1]), keepdims=0)
             for block in self._blocks(writer)
         ]
-        largest = writer.op("Cast", writer.op("Concat", *best, axis=0), to=ir.DataType.FLOAT)  # (V,)
-        return writer.op("Mul", largest, writer.op("Mul", writer.constant(self._tied.scales, "tied.scales"), step))
+        return writer.subgraph([], [writer.op("Concat", *best, axis=0)], "many_rows")
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L), as int32."""

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+import pytest
 from numpy.typing import NDArray
 
 from model.graph import TIED, Heads, Writer, attention, penalty
-from model.quantize import BLOCK, Int8Products, Quantized, compensated, quantize
+from model.quantize import BLOCK, FEW, Int8Products, Quantized, compensated, quantize
 
 FLOAT, INT = ir.DataType.FLOAT, ir.DataType.INT64
 RANDOM = np.random.default_rng(5)
@@ -33,8 +34,9 @@ def normal(*shape: int) -> NDArray[np.float32]:
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
-def test_the_maximum_over_blocks_is_that_of_the_whole_vocabulary() -> None:
-    rows, tied = normal(70, 32), normal(2 * BLOCK + 77, 32)
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70])
+def test_the_maximum_is_that_of_the_whole_vocabulary_whichever_side_the_matrix_is_on(count: int) -> None:
+    rows, tied = normal(count, 32), normal(2 * BLOCK + 77, 32)
     tied[BLOCK] *= 50  # saturates a kernel that adds up pairs in 16 bits, if one could
     writer, x = Writer(), given("rows", FLOAT, ["n", 32])
     best = Int8Products({TIED: tied}, {}).best(writer, x)
