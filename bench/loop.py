@@ -4,7 +4,8 @@
 
 A task in the loop of the service sleeps for a millisecond, again and again, and notes how much later than that it woke:
 whatever keeps the loop, its own work, a thread that holds the lock, or a core that another process has, is in it, and
-up to one millisecond that is epoll's grain. Behind the URL is the tests' stand-in for a server, in a process of its
+up to one millisecond that is epoll's grain. `work` is how much of a processor's time one callback of the loop took,
+which is what the service itself keeps it for. Behind the URL is the tests' stand-in for a server, in a process of its
 own, which speaks the same HTTP but answers slowly (`qdrant-client` in memory): what it sends has to be read and
 checked just the same. Nothing is remembered (`DUPMAE_CACHE_MB=0`).
 """
@@ -58,7 +59,8 @@ def main() -> None:
         for engine, where in (("embedded", {}), ("Qdrant by URL", {"qdrant_url": url})):
             with child(serve, loaded.model_copy(update=changes | where)) as service:
                 rows += measure(engine, service, queries, given.seconds)
-    print("| engine | load | answered | p50, ms | p99 | p99.9 | latest | later than 5 ms |\n" + "|---" * 8 + "|")
+    print("| engine | load | answered | p50, ms | p99 | p99.9 | latest | later than 5 ms | work, p99 | most |")
+    print("|---" * 10 + "|")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     write(given.json, rows)
@@ -87,7 +89,7 @@ def measure(engine: str, service: Connection, queries: Sequence[str], seconds: f
         service.send("begin")
         answered = run()
         service.send("end")
-        late = sorted(1000 * each for each in service.recv())
+        late, work = (sorted(1000 * each for each in times) for times in service.recv())
         yield {
             "engine": engine,
             "load": load,
@@ -97,6 +99,8 @@ def measure(engine: str, service: Connection, queries: Sequence[str], seconds: f
             "p99.9": round(quantile(late, 0.999), 2),
             "latest": round(late[-1], 1),
             "over": f"{sum(each > LIMIT_MS for each in late):,} of {len(late):,}",
+            "work p99": round(quantile(work, 0.99), 2),
+            "most work": round(work[-1], 1),
         }
 
 
@@ -143,13 +147,21 @@ def serve(pipe: Connection, wanted: settings.Settings) -> None:
 
 
 async def noting(served: Any, pipe: Connection) -> None:
-    """Serve, and note seconds of lateness between "begin" and "end", which sends them."""
+    """Serve, and note seconds of lateness and of work between "begin" and "end", which sends them."""
     late: list[float] = []
+    work: list[float] = []
+    run = asyncio.Handle._run
+
+    def noted(handle: asyncio.Handle) -> None:
+        began = time.thread_time()
+        run(handle)
+        work.append(time.thread_time() - began)
 
     def told() -> None:
         if pipe.recv() == "end":
-            pipe.send(late)
+            pipe.send((late, work))
         late.clear()
+        work.clear()
 
     async def sleep() -> None:
         loop = asyncio.get_running_loop()
@@ -158,6 +170,7 @@ async def noting(served: Any, pipe: Connection) -> None:
             await asyncio.sleep(0.001)
             late.append(loop.time() - wanted)
 
+    asyncio.Handle._run = noted  # type: ignore[method-assign]
     asyncio.get_running_loop().add_reader(pipe.fileno(), told)
     sleeping = asyncio.create_task(sleep())
     await served

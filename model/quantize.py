@@ -184,8 +184,8 @@ class Int8Products:
         """(n, d), () -> (V,) integers, by rows times the transposed matrix."""
         middle = writer.constant(np.uint8(MIDDLE))
         values = writer.op("QuantizeLinear", rows, step, middle)
-        signed = writer.op("Cast", self._tied_values(writer), to=ir.DataType.INT32)
-        signed = writer.op("Cast", writer.op("Sub", signed, writer.constant(np.int32(LIMIT))), to=ir.DataType.INT8)
+        wide = writer.op("Cast", self._tied_values(writer), to=ir.DataType.FLOAT)
+        signed = writer.op("QuantizeLinear", wide, writer.constant(np.float32(1)), writer.constant(np.int8(-LIMIT)))
         columns = writer.op("Transpose", signed, perm=[1, 0])  # (d, V)
         scores = writer.op("MatMulInteger", values, columns, middle)  # (n, V)
         best = writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)

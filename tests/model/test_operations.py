@@ -56,24 +56,35 @@ def query(tmp_path_factory: pytest.TempPathFactory) -> Cost:
 
 
 @pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> Cost:
+    return cost(tmp_path_factory.mktemp("document"), texts=1, tokens=TOKENS, k=192)
+
+
+@pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Cost:
     return cost(tmp_path_factory.mktemp("documents"), texts=TEXTS, tokens=TOKENS, k=192)
 
 
 def test_a_query_runs_no_more_kernels_than_it_did(query: Cost) -> None:
-    assert query.kernels <= 402 * ROOM
+    assert query.kernels <= 346 * ROOM
 
 
-def test_each_further_text_of_a_batch_runs_no_more_kernels_than_it_did(query: Cost, documents: Cost) -> None:
-    assert documents.kernels - query.kernels <= 83 * ROOM * (TEXTS - 1)
+def test_each_further_text_of_a_batch_runs_no_more_kernels_than_it_did(document: Cost, documents: Cost) -> None:
+    assert documents.kernels - document.kernels <= 87 * ROOM * (TEXTS - 1)
 
 
-def test_a_further_text_reads_the_words_once_more_and_no_other_weight(query: Cost, documents: Cost) -> None:
+def test_a_further_text_reads_the_words_once_more_and_no_other_weight(document: Cost, documents: Cost) -> None:
     manifest = Artifact.open(BUNDLED).manifest
-    assert documents.weights - query.weights <= WIDTH * manifest.vocabulary_size * (TEXTS - 1)
-    assert query.weights <= 24_581_970 * ROOM
+    assert documents.weights - document.weights <= WIDTH * manifest.vocabulary_size * (TEXTS - 1)
+    assert document.weights <= 24_581_970 * ROOM
+
+
+def test_a_query_reads_the_words_in_the_layout_made_beforehand(query: Cost, document: Cost) -> None:
+    """ONNX Runtime does not count what it has laid out for a kernel, so the matrix is missing from a query's weights."""
+    manifest = Artifact.open(BUNDLED).manifest
+    assert document.weights - query.weights == WIDTH * manifest.vocabulary_size
 
 
 def test_a_token_writes_no_more_bytes_than_it_did(query: Cost, documents: Cost) -> None:
-    assert documents.written <= 511_628 * ROOM * TEXTS * TOKENS
-    assert query.written <= 7_152_906 * ROOM
+    assert documents.written <= 510_695 * ROOM * TEXTS * TOKENS
+    assert query.written <= 6_904_123 * ROOM
