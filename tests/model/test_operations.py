@@ -80,7 +80,7 @@ def test_a_further_text_reads_the_words_once_more_and_no_other_weight(document: 
 
 
 def test_a_query_reads_the_words_in_the_layout_made_beforehand(query: Cost, document: Cost) -> None:
-    """ONNX Runtime does not count what it has laid out for a kernel, so the matrix is missing from a query's weights."""
+    """ONNX Runtime does not count what it has laid out for a kernel, so a query's weights lack the matrix."""
     manifest = Artifact.open(BUNDLED).manifest
     assert document.weights - query.weights == WIDTH * manifest.vocabulary_size
 
