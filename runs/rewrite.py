@@ -4,7 +4,7 @@
 
 Each text of the files (JSON lines with `text`, and `title` if there is one) is then encoded as a query and as a
 document by both. OUT is there only if every vector is the same, bit for bit; then it names the old fingerprint as
-compatible, and indexes of the old artifact are searched with it.
+compatible beside those that it served, and their indexes are searched with it.
 """
 
 import argparse
@@ -38,11 +38,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("texts", type=Path, nargs="+")
     given = parser.parse_args()
+    if given.out.exists():
+        parser.error(f"{given.out} exists; choose another folder or remove it")
     old, draft = Artifact.open(given.artifact), given.out.with_name(f"{given.out.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(old.path, draft)
     try:
         ir.save(rewritten(old), draft / GRAPH)
-        manifest = old.manifest.model_copy(update={"compatible_with": {old.manifest.fingerprint: 1.0}})
+        served = {**old.manifest.compatible_with, old.manifest.fingerprint: 1.0}
+        manifest = old.manifest.model_copy(update={"compatible_with": served})
         manifest = manifest.model_copy(update={"fingerprint": digest(draft, manifest)})
         (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         before, after = Encoder(old), Encoder(Artifact.open(draft))

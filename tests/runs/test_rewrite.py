@@ -47,3 +47,13 @@ def test_where_a_vector_changes_nothing_is_written(out: Path, monkeypatch: pytes
     with pytest.raises(SystemExit, match="changed; nothing was written"):
         rewrite.main()
     assert [path.name for path in out.parent.iterdir()] == ["texts.jsonl"]
+
+
+def test_a_folder_that_exists_is_refused_before_anything_is_encoded(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out.mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        rewrite.main()
+    assert "exists; choose another folder" in capsys.readouterr().err
+    assert not list(out.iterdir())
