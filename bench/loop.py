@@ -170,7 +170,7 @@ async def noting(served: Any, pipe: Connection) -> None:
             await asyncio.sleep(0.001)
             late.append(loop.time() - wanted)
 
-    asyncio.Handle._run = noted  # type: ignore[method-assign]
+    asyncio.Handle._run = noted  # type: ignore[method-assign] # asyncio has no hook for this
     asyncio.get_running_loop().add_reader(pipe.fileno(), told)
     sleeping = asyncio.create_task(sleep())
     await served
