@@ -5,6 +5,7 @@ The engines would take NaN, zeros and repeated indices without a word and answer
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from uuid import UUID
 
 import numpy as np
@@ -42,15 +43,15 @@ def is_too_deep(value: object, levels: int = MAX_DEPTH) -> bool:
     return levels == 0 or any(is_too_deep(each, levels - 1) for each in inside)
 
 
-def check_point_ids(ids: Iterable[str]) -> None:
-    """Raise StoreError unless every id is a UUID in its canonical spelling, which sorts as the engines sort."""
+def check_point_ids(ids: Iterable[str]) -> list[UUID]:
+    """The ids; raise StoreError unless each is a UUID in its canonical spelling, which sorts as the engines sort."""
+    uuids = []
     for id in ids:
-        try:
-            canonical = str(UUID(id))
-        except ValueError:
-            canonical = None
-        if id != canonical:
+        with suppress(ValueError):
+            uuids.append(UUID(id))
+        if not uuids or str(uuids[-1]) != id:
             raise StoreError(f"Point id {id!r} is not a UUID in lower case with hyphens.")
+    return uuids
 
 
 def check_vector(vector: FusedVector, dense_dim: int, name: str) -> None:

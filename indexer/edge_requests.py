@@ -21,10 +21,12 @@ EXACT = edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams
 """Every point is scored with its stored vectors."""
 
 
-def query_request(query: FusedVector, side: Side, depth: int, filter: filters.Clauses | None) -> edge.QueryRequest:
-    """Ask for ids and scores of the best points by one side."""
+def query_request(
+    query: FusedVector, side: Side, depth: int, filter: filters.Clauses | None, *, scan: bool
+) -> edge.QueryRequest:
+    """Ask for ids and scores of the best points by one side, of all points if they shall be scanned."""
     where = edge_filter(filter) if filter else None
-    return edge.QueryRequest(limit=depth, query=_nearest(query, side), filter=where, params=RESCORED)
+    return edge.QueryRequest(limit=depth, query=_nearest(query, side), filter=where, params=EXACT if scan else RESCORED)
 
 
 def by_ids(query: FusedVector, side: Side, ids: Collection["edge.PointId"]) -> edge.QueryRequest:

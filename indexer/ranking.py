@@ -5,7 +5,7 @@ on the page again in float64 from their stored vectors, so that equal documents 
 the beginning of a longer one, and an engine that scores other vectors than it stores is found out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from heapq import nlargest
 from typing import Literal, Protocol
@@ -88,7 +88,7 @@ def _best_hits(
         points = {point.id: point for point in get([id for id, _ in ranked])}
         return [Hit(points[id], parts.score, parts) for id, parts in ranked if id in points]
     contenders = dict(_ranked(_contenders(candidates(mode), limit)))
-    hits = [_hit(query, mode, point, contenders[point.id]) for point in get(list(contenders))]
+    hits = _hits(query, mode, get(list(contenders)), contenders)
     return sorted(hits, key=lambda hit: (-hit.score, hit.point.id))[:limit]
 
 
@@ -131,10 +131,17 @@ def _contenders(candidates: Sequence[Candidate], limit: int) -> Sequence[Candida
     return [candidate for candidate, score in zip(candidates, scores, strict=True) if score >= least]
 
 
-def _hit(query: FusedVector, mode: Scoring, point: Point, engine_score: float) -> Hit:
-    both = query.score(point.vector)
+def _hits(query: FusedVector, mode: Scoring, points: Sequence[Point], engine_scores: Mapping[str, float]) -> list[Hit]:
+    """All at once, as `FusedVector.scores` is meant to be used."""
+    vectors = [point.vector for point in points]
+    norms = np.linalg.norm([query.cls, *(vector.cls for vector in vectors)], axis=1)
+    bounds = (norms[:1] * norms[1:]).tolist()
+    scored = zip(points, query.scores(vectors), bounds, strict=True)
+    return [_hit(mode, point, both, engine_scores[point.id], bound) for point, both, bound in scored]
+
+
+def _hit(mode: Scoring, point: Point, both: Parts, engine_score: float, norms: float) -> Hit:
     parts = Parts(both.cls if mode != "ot" else 0.0, both.ot if mode != "cls" else 0.0)
-    norms = float(np.linalg.norm(query.cls) * np.linalg.norm(point.vector.cls))
     if not abs(parts.score - engine_score) <= TOLERANCE * (1.0 + norms + both.ot):
         raise _ScoreDisagrees(
             f"Point {point.id} (document {point.payload.get('doc_id')!r}) has the {mode} score {engine_score:.6g} in "

@@ -222,7 +222,7 @@ class Encoder:
 
     def input_ids(self, text: str, max_tokens: int) -> list[int]:
         """What the graph is given for a text, without its prompt: cut to `max_tokens`, with [CLS] and [SEP]."""
-        [ids] = self._input_ids(self._tokenizer.encode_batch_fast([text], add_special_tokens=False), max_tokens)
+        [ids] = self._input_ids(self._tokens([text]), max_tokens)
         return ids
 
     @cached_property
@@ -242,7 +242,7 @@ class Encoder:
     def _tokenize(self, texts: list[str], k: int, max_tokens: int) -> list[Tokenized]:
         if not 1 <= k <= self.artifact.manifest.vocabulary_size:
             raise ValueError(f"k is {k}; it must be between 1 and {self.artifact.manifest.vocabulary_size}")
-        tokens = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        tokens = self._tokens(texts)
         lengths = [len(text) for text in tokens]
         unknown = [text.ids.count(self._unknown_id) for text in tokens]
         room = max_tokens - self._added
@@ -251,6 +251,12 @@ class Encoder:
             Tokenized(row, length, length > room, k, missing)
             for row, length, missing in zip(ids, lengths, unknown, strict=True)
         ]
+
+    def _tokens(self, texts: list[str]) -> list[Tokens]:
+        """One text keeps Python's lock: the event loop, which has a query tokenized, would get it back last of all."""
+        if len(texts) == 1:
+            return [self._tokenizer.encode(texts[0], add_special_tokens=False)]
+        return self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
 
     def _input_ids(self, tokens: list[Tokens], max_tokens: int) -> list[list[int]]:
         for text in tokens:

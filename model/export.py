@@ -313,10 +313,8 @@ def _reference(encoder: FusedEncoder, ids: list[int], k: int) -> FusedVector:
 
 
 def _ot_error(wanted: FusedVector, found: FusedVector) -> float:
-    mine, theirs = wanted.shared(found)
-    return float(np.abs(wanted.ot_values[mine] - found.ot_values[theirs]).max(initial=0))
+    return max((abs(mine - theirs) for _, mine, theirs in wanted.shared(found)), default=0.0)
 
 
 def _overlap(wanted: FusedVector, found: FusedVector) -> float:
-    mine, _ = wanted.shared(found)
-    return mine.size / max(wanted.ot_indices.size, found.ot_indices.size)
+    return len(wanted.shared(found)) / max(wanted.ot_indices.size, found.ot_indices.size)

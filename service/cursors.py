@@ -89,7 +89,7 @@ class Cursors:
         )
 
     def _tag(self, content: bytes) -> bytes:
-        return hmac.digest(self._secret, content, "sha256")[:TAG_BYTES]
+        return hmac.new(self._secret, content, "sha256").digest()[:TAG_BYTES]  # `hmac.digest` lets go of Python's lock
 
 
 def digest(values: Iterable[JsonValue]) -> str:

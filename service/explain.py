@@ -5,10 +5,10 @@ different story than the score. A word either stands in the text or was added by
 vocabulary is for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from model.vector import FusedVector
 from service.english import FUNCTION_WORDS, base_forms
@@ -50,17 +50,82 @@ class Word(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why one document matches one query.
+class Question:
+    """The query's side of explanations, worked out once for all the documents of an answer.
 
     Attributes:
-        terms: The entries both vectors hold, the largest contribution first.
-        carriers: The document's own words that carry the match, each with what its entries contribute; where none of
-            them does, what an entry does that is another form of the word.
+        weights: By vocabulary id, the entry and its OT value.
+        words: By entry, the word of the query's text that it belongs to.
+        forms: The entries, and the words that they may be forms of. A word of a document that has none of them (see
+            `forms`) has no part in an explanation.
     """
 
-    terms: list[Term]
-    carriers: dict[str, float]
+    weights: Mapping[int, tuple[str, float]]
+    words: Mapping[str, str]
+    forms: frozenset[str]
+
+    @classmethod
+    def of(cls, query: FusedVector, words: Iterable[Word], vocabulary: Sequence[str]) -> Self:
+        """The question that an encoded query asks.
+
+        Args:
+            query: The encoded query.
+            words: Its text.
+            vocabulary: WordPiece strings by id.
+        """
+        values = zip(query.ot_indices.tolist(), query.ot_values.tolist(), strict=True)
+        weights = {index: (vocabulary[index], value) for index, value in values}
+        return cls(weights, word_by_entry(words), _forms([entry for entry, _ in weights.values()]))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one document matches one query."""
+
+    _shared: list[tuple[str, float, float]]
+    """Entries that both vectors hold with the weight in each, the largest product first."""
+
+    _asked: Mapping[str, str]
+    _words: list[Word]
+    """Those of the document that hold one of the entries or are another form of one."""
+
+    @property
+    def terms(self) -> list[Term]:
+        """The entries both vectors hold, the largest contribution first."""
+        asked, held = self._asked, word_by_entry(self._words)
+        return [
+            Term(
+                entry,
+                held.get(entry) or asked.get(entry) or spell(entry),
+                left,
+                right,
+                left * right,
+                entry in asked,
+                entry in held,
+            )
+            for entry, left, right in self._shared
+        ]
+
+    @property
+    def carriers(self) -> dict[str, float]:
+        """The document's own words that carry the match, each with what its entries contribute.
+
+        Where none of them does, what an entry does that is another form of the word. Left out are words that hardly
+        matter, and function words unless there are no others.
+        """
+        contributions = {entry: left * right for entry, left, right in self._shared}
+        by_form: dict[str, float] = {}
+        for entry, contribution in contributions.items():
+            for form in base_forms(entry):
+                by_form.setdefault(form, contribution)  # the largest come first
+        weights: dict[str, float] = {}
+        for text, pieces in self._words:
+            weight = sum(contributions.get(entry, 0.0) for entry in set(pieces))
+            weights.setdefault(text, weight or max(by_form.get(form, 0.0) for form in base_forms(text)))
+        telling = {word: weight for word, weight in weights.items() if word not in FUNCTION_WORDS}
+        shown = telling or weights
+        least = CARRIER_SHARE * max(shown.values(), default=0.0)
+        return {word: weight for word, weight in shown.items() if weight >= least}
 
 
 def split_words(entries: Iterable[str]) -> list[Word]:
@@ -78,34 +143,20 @@ def split_words(entries: Iterable[str]) -> list[Word]:
     return [Word(_whole(word), tuple(word)) for word in words]
 
 
-def explain(
-    query: FusedVector,
-    document: FusedVector,
-    *,
-    query_words: Sequence[Word],
-    document_words: Sequence[Word],
-    vocabulary: Sequence[str],
-) -> Explanation:
+def explain(question: Question, document: FusedVector, words: Iterable[Word]) -> Explanation:
     """Split the OT part of a score into what each vocabulary entry adds.
 
     Args:
-        query: The encoded query.
+        question: What is asked.
         document: The stored vectors of a document.
-        query_words: The query's text.
-        document_words: The document's passage.
-        vocabulary: WordPiece strings by id.
+        words: Those of the document's passage; at least those that have one of the question's forms.
     """
-    mine, theirs = query.shared(document)
-    entries = [vocabulary[index] for index in query.ot_indices[mine].tolist()]
-    asked, words = word_by_entry(query_words), _concerned(document_words, entries)
-    held = word_by_entry(words)
-    values = zip(entries, query.ot_values[mine].tolist(), document.ot_values[theirs].tolist(), strict=True)
-    terms = []
-    for entry, left, right in values:
-        word = held.get(entry) or asked.get(entry) or spell(entry)
-        terms.append(Term(entry, word, left, right, left * right, entry in asked, entry in held))
-    terms.sort(key=lambda term: (-term.contribution, term.entry))
-    return Explanation(terms, _carriers(words, terms))
+    values = zip(document.ot_indices.tolist(), document.ot_values.tolist(), strict=True)
+    asked = question.weights
+    shared = [(*asked[index], value) for index, value in values if index in asked]
+    shared.sort(key=lambda each: (-each[1] * each[2], each[0]))
+    wanted = _forms([entry for entry, _, _ in shared])
+    return Explanation(shared, question.words, [word for word in words if not wanted.isdisjoint(forms(word))])
 
 
 def word_by_entry(words: Iterable[Word]) -> dict[str, str]:
@@ -129,29 +180,11 @@ def spell(entry: str) -> str:
     return f"-{entry.removeprefix(PIECE)}" if entry.startswith(PIECE) else entry
 
 
-def _concerned(words: Iterable[Word], entries: Iterable[str]) -> list[Word]:
-    """The words that hold one of the entries or are another form of one: few of a text; the others are left early."""
-    wanted = frozenset(form for entry in entries for form in base_forms(entry))
-    return [word for word in words if not wanted.isdisjoint(_keys(word))]
-
-
 @lru_cache(2**15)
-def _keys(word: Word) -> frozenset[str]:
+def forms(word: Word) -> frozenset[str]:
+    """The entries of a word, and the words that it may be a form of."""
     return base_forms(word.text).union(word.entries)
 
 
-def _carriers(words: Iterable[Word], terms: Sequence[Term]) -> dict[str, float]:
-    """Weight by word, without those that hardly matter, and without function words unless there are no others."""
-    contributions = {term.entry: term.contribution for term in terms}
-    by_form: dict[str, float] = {}
-    for term in terms:
-        for form in base_forms(term.entry):
-            by_form.setdefault(form, term.contribution)  # terms come with the largest first
-    weights: dict[str, float] = {}
-    for text, pieces in words:
-        weight = sum(contributions.get(entry, 0.0) for entry in set(pieces))
-        weights.setdefault(text, weight or max(by_form.get(form, 0.0) for form in base_forms(text)))
-    telling = {word: weight for word, weight in weights.items() if word not in FUNCTION_WORDS}
-    shown = telling or weights
-    least = CARRIER_SHARE * max(shown.values(), default=0.0)
-    return {word: weight for word, weight in shown.items() if weight >= least}
+def _forms(entries: Iterable[str]) -> frozenset[str]:
+    return frozenset[str]().union(*map(base_forms, entries))

@@ -75,7 +75,7 @@ def explain_point(searcher: Searcher, inquiry: Inquiry, point: Point) -> Explain
     vector, vocabulary = inquiry.encoding.vector, searcher.encoder.vocabulary
     asked, held = searcher.words(inquiry.query), searcher.passage_words(point)
     parts = vector.score(point.vector)
-    terms = searcher.explain(asked, vector, point).terms
+    terms = searcher.explain(searcher.question(asked, vector), point).terms
     answer = ExplainResponse(
         score=parts.score,
         parts=PartsOut(cls=parts.cls, ot=parts.ot),

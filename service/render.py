@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from indexer.points import place
 from indexer.store import Hit, Mode, Point
 from model.encoder import Encoding
-from service.explain import Word
+from service.explain import Question
 from service.schemas import (
     IndexOut,
     Meta,
@@ -26,8 +26,8 @@ def render(
     searcher: Searcher, query: str, encoding: Encoding, hits: Sequence[Hit], *, with_: Collection[With]
 ) -> list[ResultOut]:
     """Each hit with its snippet and, as far as `with_` asks for them, its parts and its explanation."""
-    words = searcher.words(query)
-    return [_result(searcher, words, encoding, hit, with_) for hit in hits]
+    question = searcher.question(searcher.words(query), encoding.vector)
+    return [_result(searcher, question, hit, with_) for hit in hits]
 
 
 def respond(
@@ -58,11 +58,9 @@ def passage_out(point: Point) -> PassageOut:
     return PassageOut(number=number + 1, of=of, start=start, end=end)
 
 
-def _result(
-    searcher: Searcher, words: Sequence[Word], encoding: Encoding, hit: Hit, with_: Collection[With]
-) -> ResultOut:
+def _result(searcher: Searcher, question: Question, hit: Hit, with_: Collection[With]) -> ResultOut:
     payload = hit.point.payload
-    explanation = searcher.explain(words, encoding.vector, hit.point)
+    explanation = searcher.explain(question, hit.point)
     text, metadata = str(payload.get("text", "")), payload.get("metadata")
     result = {
         "id": str(payload["doc_id"]),

@@ -1,7 +1,7 @@
 """Text to hits without a web framework: one encoder, one build. HTTP and `dupmae search` answer through it alike."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import islice
@@ -20,7 +20,7 @@ from indexer.store import DEFAULT_DEPTH, Build, Engine, Filter, Hit, Mode, Point
 from model.artifact import ArtifactError
 from model.encoder import Encoder, Encoding, EncodingError
 from model.vector import FusedVector
-from service.explain import Explanation, Word, explain
+from service.explain import Explanation, Question, Word, explain
 from service.settings import Settings
 from service.snippet import READ
 from service.splitter import Splitter
@@ -153,21 +153,19 @@ class Searcher:
         rest = [point_id(document_id, number) for number in range(step, place(first).of, step)]
         return [first, *self.store.get(rest)] if rest else [first]
 
-    def explain(self, query: Sequence[Word], vector: FusedVector, point: Point) -> Explanation:
-        """Why a stored passage matches a query, whether a search found it or not.
+    def question(self, words: Iterable[Word], vector: FusedVector) -> Question:
+        """A query's side of explanations.
 
         Args:
-            query: The words of the query.
+            words: Those of its text.
             vector: Its encoding.
-            point: The passage.
         """
-        return explain(
-            vector,
-            point.vector,
-            query_words=query,
-            document_words=self.passage_words(point),
-            vocabulary=self.encoder.vocabulary,
-        )
+        return Question.of(vector, words, self.encoder.vocabulary)
+
+    def explain(self, question: Question, point: Point) -> Explanation:
+        """Why a stored passage matches a query, whether a search found it or not."""
+        text = passage_text(point, self.build.chunking)
+        return explain(question, point.vector, self._splitter.words_of(text[:READ], question.forms))
 
     def words(self, text: str) -> list[Word]:
         """The distinct words of a text in their order, or of the beginning of a very long one."""

@@ -9,9 +9,8 @@ parser nor an opinion on how Python counts characters.
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NamedTuple
 
 WIDTH = 240
@@ -84,13 +83,22 @@ def fold(word: str) -> str:
     return "".join(letter for letter in decomposed if unicodedata.category(letter) != "Mn")
 
 
-def _matches(text: str, weights: Container[str]) -> list[_Word]:
-    """The words of a text that weigh something, folded; plain text is folded as a whole, where each letter stays."""
-    if text.isascii():
-        words = ((found, found.group()) for found in WORD.finditer(text.lower()))
-    else:
+def _matches(text: str, weights: Collection[str]) -> list[_Word]:
+    """The words of a text that weigh something, folded."""
+    if not text.isascii():
         words = ((found, fold(found.group())) for found in WORD.finditer(text))
-    return [_Word(*found.span(), folded) for found, folded in words if folded in weights]
+        return [_Word(*found.span(), folded) for found, folded in words if folded in weights]
+    text = text.lower()  # each letter stays where it is
+    return sorted(match for word in weights if word.isalnum() for match in _occurrences(text, word))
+
+
+def _occurrences(text: str, word: str) -> Iterator[_Word]:
+    """Where a plain text has a word, not as a part of another: sooner than all its words are looked at."""
+    end = 0
+    while (begin := text.find(word, end)) >= 0:
+        end = begin + len(word)
+        if not text[begin - 1 : begin].isalnum() and not text[end : end + 1].isalnum():
+            yield _Word(begin, end, word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +124,18 @@ class _Finder:
 
     def stretches(self, sentences: Sequence[int], width: int) -> list[_Stretch]:
         """One for each match, from where its sentence begins; near the end of the text from an earlier sentence."""
-        return [self.stretch(number, sentences, width) for number in range(len(self.matches))]
-
-    def stretch(self, number: int, sentences: Sequence[int], width: int) -> _Stretch:
-        first = self.matches[number]
-        lead = min(LEAD, width // 4)
-        begin = sentences[bisect_right(sentences, first.begin) - 1]
-        if begin < first.begin - lead:
-            begin = self.text.find(" ", first.begin - lead) + 1
-        earliest = sentences[bisect_left(sentences, len(self.text) - width) :]
-        begin = min([begin, *earliest[:1]])
-        end = _end(self.text, begin, width)
-        beyond = bisect_right(self.matches, end, key=attrgetter("end"))
-        return _Stretch(begin, end, frozenset(match.folded for match in self.matches[number:beyond]))
+        text, lead = self.text, min(LEAD, width // 4)
+        latest = min(sentences[bisect_left(sentences, len(text) - width) :], default=len(text))
+        ends, words = [match.end for match in self.matches], [match.folded for match in self.matches]
+        stretches = []
+        for number, first in enumerate(self.matches):
+            begin = sentences[bisect_right(sentences, first.begin) - 1]
+            if begin < first.begin - lead:
+                begin = text.find(" ", first.begin - lead) + 1
+            begin = min(begin, latest)
+            end = _end(text, begin, width)
+            stretches.append(_Stretch(begin, end, frozenset(words[number : bisect_right(ends, end)])))
+        return stretches
 
     def heaviest(self, stretches: Sequence[_Stretch], besides: frozenset[str] = frozenset()) -> _Stretch:
         """The first of those whose words weigh most, those left out that are shown already."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from indexer import grouping
-from indexer.grouping import Wanted, grouped_hits, passages_per_document
+from indexer.grouping import Wanted, grouped_hits, usual_passages
 from indexer.points import point_id
 from indexer.store import Engine, Filter, Mode, Point, Store
 from model.vector import FusedVector, Parts
@@ -98,5 +98,14 @@ def test_documents_of_one_passage_are_answered_as_the_engine_answers(engine: Eng
     for query in random_queries(3, seed=5):
         expected = [(hit.point.id, hit.parts) for hit in store.search(query, limit=7)]
         assert_same_hits(grouped_hits(store, query, limit=7).hits, expected)
-    assert passages_per_document(store.build) == 1
+    assert usual_passages(store.build, 7) == 7
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("documents", "passages", "looked_at"),
+    [(0, 0, 10), (100, 90, 10), (100, 100, 10), (1000, 1001, 15), (1000, 1070, 16), (100, 150, 20), (100, 250, 30)],
+)
+def test_more_passages_are_looked_at_the_more_a_document_has(documents: int, passages: int, looked_at: int) -> None:
+    build = new_build("b1").model_copy(update={"documents": documents, "passages": passages})
+    assert usual_passages(build, 10) == looked_at

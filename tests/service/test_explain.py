@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.vector import FusedVector
-from service.explain import Explanation, explain, split_words
+from service.explain import Explanation, Question, explain, split_words
 
 VOCABULARY = ("a", "zip", "##file", "archive", "##s")
 
@@ -18,13 +18,8 @@ def vector(entries: dict[int, float]) -> FusedVector:
 
 
 def explained(query: dict[int, float], document: dict[int, float], asked: str = "", held: str = "") -> Explanation:
-    return explain(
-        vector(query),
-        vector(document),
-        query_words=split_words(asked.split()),
-        document_words=split_words(held.split()),
-        vocabulary=VOCABULARY,
-    )
+    question = Question.of(vector(query), split_words(asked.split()), VOCABULARY)
+    return explain(question, vector(document), split_words(held.split()))
 
 
 sparse = st.dictionaries(st.integers(0, 4), st.floats(0.01, 10), min_size=1)

@@ -10,7 +10,7 @@ from indexer.catalog import keep_artifact, open_engine
 from indexer.documents import Document
 from model.artifact import BUNDLED, Artifact
 from model.encoder import Encoder
-from service.explain import explain, split_words
+from service.explain import Question, explain, split_words
 from service.settings import Settings
 from service.words import lonely_words, shared_words
 from tests.service.conftest import DOCUMENTS, Serve
@@ -51,9 +51,7 @@ def test_the_words_of_real_texts_add_up_to_what_their_vectors_say() -> None:
     for query, query_words in zip(queries, asked, strict=True):
         for document, document_words in zip(encoder.encode_documents(texts), held, strict=True):
             one, other = query.vector, document.vector
-            terms = explain(
-                one, other, query_words=query_words, document_words=document_words, vocabulary=encoder.vocabulary
-            ).terms
+            terms = explain(Question.of(one, query_words, encoder.vocabulary), other, document_words).terms
             found = shared_words(terms)
             assert sum(word.contribution for word in found) == pytest.approx(one.score(other).ot, abs=1e-4)
             assert len({word.word for word in found}) == len(found)

@@ -101,7 +101,8 @@ def test_the_passage_of_a_document_is_the_one_that_scores_best(data: Path) -> No
             (query.score(point.vector) for point in of_harbour), key=lambda parts: parts.score
         )
         assert place(best).number == len(of_harbour) - 1
-        words = {term.word for term in searcher.explain(searcher.words(ASKED), query, best).terms if term.in_document}
+        question = searcher.question(searcher.words(ASKED), query)
+        words = {term.word for term in searcher.explain(question, best).terms if term.in_document}
     assert "lighthouse" in words
 
 

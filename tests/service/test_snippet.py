@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.snippet import WIDTH, Run, snippet
+from service.snippet import WIDTH, WORD, Run, fold, snippet
 
 FILLER = "nothing to see here " * 40
 
@@ -46,6 +46,15 @@ def test_a_snippet_is_made_of_stretches_of_the_text_in_their_order_and_not_longe
         at = whole.index(stretch, at) + len(stretch)
     assert len(shown(runs)) <= width + len("… … …")
     assert all(one.match != two.match for one, two in pairwise(runs))
+
+
+TEXTS = st.lists(st.sampled_from([*"aAbBé1_-.'", " ", "ab", "ba"]), max_size=30).map("".join)
+
+
+@given(text=TEXTS, words=st.sets(st.sampled_from("a b ab ba aba 1 e _".split())))
+def test_the_words_that_weigh_something_are_marked_and_nothing_else(text: str, words: set[str]) -> None:
+    marked = [run.text for run in snippet(text, dict.fromkeys(words, 1.0)) if run.match]
+    assert marked == [word.group() for word in WORD.finditer(text) if fold(word.group()) in words]
 
 
 def test_two_stretches_are_shown_where_they_say_more_than_one() -> None:
