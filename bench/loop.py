@@ -11,7 +11,6 @@ checked just the same. Nothing is remembered (`DUPMAE_CACHE_MB=0`).
 """
 
 import asyncio
-import gc
 import statistics
 import sys
 import time
@@ -32,7 +31,7 @@ from indexer.store import Build
 from service import settings
 from service.app import create_app
 from service.searcher import open_searchers
-from service.server import listen
+from service.server import listen, settle
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.service.qdrant_server import QdrantServer
@@ -133,8 +132,7 @@ def serve(pipe: Connection, wanted: settings.Settings) -> None:
     with listen("127.0.0.1", 0) as listener:
 
         def ready(_: Build) -> None:
-            gc.collect()
-            gc.freeze()
+            settle()
             pipe.send(listener.getsockname()[1])
 
         config = uvicorn.Config(

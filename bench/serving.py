@@ -8,7 +8,6 @@ plain sockets from this one, so the callers' time is in the figures too. Beside 
 (`empty_route.py`): what a request costs whatever is done for it. On a shared machine trust the ratios.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -27,12 +26,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from record import parser_of, picture, write
+
 from service import settings
 from service.searcher import Searcher, open_searchers
 
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0"]
 EMPTY = [sys.executable, str(Path(__file__).with_name("empty_route.py"))]
 CONNECTIONS = 32
+ROUNDS = 3
 WORDS = 8
 IDLE_S = 2.0
 """How long a connection is kept for the next request; the service closes it after 5 s."""
@@ -57,6 +59,12 @@ class Server(NamedTuple):
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return 1000 * (int(fields[11]) + int(fields[12])) // os.sysconf("SC_CLK_TCK")
 
+    @property
+    def waits(self) -> int:
+        """How often its threads have had to wait so far: for work, for an answer, for Python's lock."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/status")
+        return sum(int(re.findall(r"\nvoluntary_ctxt_switches:\s+(\d+)", task.read_text())[0]) for task in tasks)
+
 
 class Outcomes(NamedTuple):
     """What callers saw: (status, seconds) of each request, and how long it took them all."""
@@ -69,29 +77,35 @@ class Outcomes(NamedTuple):
         return sorted(1000 * seconds for seen, seconds in self.seen if seen == status)
 
 
+Row = dict[str, Any]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--index", default="default")
     parser.add_argument("--requests", type=int, default=300, help="single requests, one after the other")
     parser.add_argument("--seconds", type=float, default=15, help="how long each load lasts")
     parser.add_argument("--soak", type=int, default=0, help="requests over which memory is watched")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     loaded = settings.load()
+    rows: list[Row] = []
     with open_searchers(loaded) as searchers:
-        searcher = searchers.open(arguments.index)
+        searcher = searchers.open(given.index)
         searcher.warm_up()
         queries = queries_of(searcher, 4096)
         print(f"{searcher.build.documents:,} documents, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        with serving(arguments.index, DUPMAE_CACHE_MB="0") as server:
-            print_overhead(searcher, server, queries[: arguments.requests])
-            rate = print_throughput(searcher, server, queries, arguments.seconds)
-            print_overload(server, queries, 4 * rate, arguments.seconds)
-            print_soak(server, queries, arguments.soak)
-        with serving(arguments.index) as server:
-            print_cache(server, queries[: arguments.requests])
+        with serving(given.index, DUPMAE_CACHE_MB="0") as server:
+            rows.append(overhead(searcher, server, queries[: given.requests]))
+            rows.append(throughput(searcher, server, queries, given.seconds))
+            rows += overload(server, queries, 4 * rows[-1]["service_per_s"], given.seconds)
+            rows += soak(server, queries, given.soak)
+        with serving(given.index) as server:
+            rows.append(remembered(server, queries[: given.requests]))
+    bars = [(name, rows[1][key]) for name, key in (("bare loop", "bare_per_s"), ("service", "service_per_s"))]
+    write(given.json, rows, [picture("Searches a second", "", "per second", {f"{CONNECTIONS} callers": bars})])
 
 
-def print_overhead(searcher: Searcher, server: Server, queries: Sequence[str]) -> None:
+def overhead(searcher: Searcher, server: Server, queries: Sequence[str]) -> Row:
     """A request beside the same work in this process, in turns, so that both see the same machine."""
     alone, asked, inside, alone_cpu, asked_cpu = [], [], [], 0.0, server.cpu_ms
     connection = Caller(server)
@@ -104,65 +118,86 @@ def print_overhead(searcher: Searcher, server: Server, queries: Sequence[str]) -
         asked.append(took)
         inside.append(answer["meta"]["took_ms"])
     stages = {stage: statistics.median(took[stage] for took in inside) for stage in inside[0]}
-    over = beyond(asked, inside)
-    print(f"\none request at a time, p50 in ms of {len(queries)}")
-    print(f"  encode + retrieve in this process   {statistics.median(alone):8.2f}")
-    print(f"  the whole request over HTTP        {statistics.median(asked):8.2f}")
-    print(f"    its stages: {', '.join(f'{stage} {ms:.2f}' for stage, ms in stages.items())}")
-    print(f"    HTTP, JSON and everything else   {over:8.2f}")
     cpu = (server.cpu_ms - asked_cpu) / len(queries)
     threads = [stages["encode"], stages["retrieve"] + stages["render"]]
     with running([*EMPTY, str(len(json.dumps(answer))), *map(str, threads)]) as empty:
         connection = Caller(empty)
         nothing = [connection.ask(query) for query in queries]
-    floor = beyond([took for took, _ in nothing], [answer["meta"]["took_ms"] for _, answer in nothing])
-    print(f"    the same of a route that is empty{floor:8.2f}")
-    print(f"  CPU time, in this process and there {alone_cpu / len(queries):7.2f}, {cpu:.2f}")
+    row = {
+        "measure": "one request at a time, p50",
+        "bare_ms": statistics.median(alone),
+        "whole_ms": statistics.median(asked),
+        "stages_ms": stages,
+        "over_ms": beyond(asked, inside),
+        "empty_route_ms": beyond([took for took, _ in nothing], [answer["meta"]["took_ms"] for _, answer in nothing]),
+        "bare_cpu_ms": alone_cpu / len(queries),
+        "service_cpu_ms": cpu,
+    }
+    print(f"\none request at a time, p50 in ms of {len(queries)}")
+    print(f"  encode + retrieve in this process   {row['bare_ms']:8.2f}")
+    print(f"  the whole request over HTTP        {row['whole_ms']:8.2f}")
+    print(f"    its stages: {', '.join(f'{stage} {ms:.2f}' for stage, ms in stages.items())}")
+    print(f"    HTTP, JSON and everything else   {row['over_ms']:8.2f}")
+    print(f"    the same of a route that is empty{row['empty_route_ms']:8.2f}")
+    print(f"  CPU time, in this process and there {row['bare_cpu_ms']:7.2f}, {cpu:.2f}")
+    return row
 
 
-def print_throughput(searcher: Searcher, server: Server, queries: Sequence[str], seconds: float) -> float:
-    """Requests a second of many callers beside a loop in this process, in turns; returns the former."""
+def throughput(searcher: Searcher, server: Server, queries: Sequence[str], seconds: float) -> Row:
+    """Requests a second of many callers beside a loop in this process, in turns."""
     bare: list[float] = []
     served: list[float] = []
-    for _ in range(3):
-        bare.append(bare_rate(searcher, queries, seconds / 3))
-        outcomes = asyncio.run(saturate(server, queries, seconds / 3))
+    waits, answered = -server.waits, 0
+    for _ in range(ROUNDS):
+        bare.append(bare_rate(searcher, queries, seconds / ROUNDS))
+        outcomes = asyncio.run(saturate(server, queries, seconds / ROUNDS))
         served.append(len(outcomes.ms(200)) / outcomes.seconds)
-    ratio = statistics.median(mine / alone for mine, alone in zip(served, bare, strict=True))
-    print(f"\n{CONNECTIONS} callers, requests a second, three rounds")
+        answered += len(outcomes.seen)
+    row = {
+        "measure": f"{CONNECTIONS} callers",
+        "bare_per_s": statistics.median(bare),
+        "service_per_s": statistics.median(served),
+        "ratio": statistics.median(mine / alone for mine, alone in zip(served, bare, strict=True)),
+        "waits_per_request": (waits + server.waits) / answered,
+    }
+    print(f"\n{CONNECTIONS} callers, requests a second, {ROUNDS} rounds")
     print(f"  encode + retrieve in a loop        {', '.join(f'{rate:.1f}' for rate in bare)}")
     print(f"  the service                        {', '.join(f'{rate:.1f}' for rate in served)}")
-    print(f"  median ratio                       {ratio:8.2f}")
-    return statistics.median(served)
+    print(f"  median ratio                       {row['ratio']:8.2f}")
+    print(f"  waits of its threads a request     {row['waits_per_request']:8.1f}")
+    return row
 
 
-def print_overload(server: Server, queries: Sequence[str], rate: float, seconds: float) -> None:
+def overload(server: Server, queries: Sequence[str], rate: float, seconds: float) -> Iterator[Row]:
     """What becomes of requests that come at a fixed rate, whether or not the earlier ones are answered."""
     outcomes = asyncio.run(flood(server, queries, rate, seconds))
     statuses = Counter(status for status, _ in outcomes.seen)
     print(f"\n{rate:.0f} requests a second for {seconds:g} s, statuses {dict(sorted(statuses.items()))}")
-    for status in sorted(statuses):
-        ms = outcomes.ms(status)
-        print(f"  {status}: p50 {quantile(ms, 0.5):8.1f} ms, p99 {quantile(ms, 0.99):8.1f} ms")
+    for status, count in sorted(statuses.items()):
+        p50, p99 = (quantile(outcomes.ms(status), share) for share in (0.5, 0.99))
+        print(f"  {status}: p50 {p50:8.1f} ms, p99 {p99:8.1f} ms")
+        yield {"measure": f"{rate:.0f} a second", "status": status, "answers": count, "p50_ms": p50, "p99_ms": p99}
 
 
-def print_soak(server: Server, queries: Sequence[str], requests: int) -> None:
+def soak(server: Server, queries: Sequence[str], requests: int) -> Iterator[Row]:
     """Resident memory while requests go by."""
     if not requests:
         return
     print(f"\nresident memory over {requests:,} requests, MB")
-    for part in range(10):
+    for part in range(1, 11):
         asyncio.run(saturate(server, queries, float("inf"), requests // 10))
-        print(f"  {(part + 1) * requests // 10:>8,} {server.rss_mb:8.1f}", flush=True)
+        print(f"  {part * requests // 10:>8,} {server.rss_mb:8.1f}", flush=True)
+        yield {"measure": "soak", "requests": part * requests // 10, "rss_mb": server.rss_mb}
 
 
-def print_cache(server: Server, queries: Sequence[str]) -> None:
+def remembered(server: Server, queries: Sequence[str]) -> Row:
     """The same request a second time, and with its vector alone remembered."""
-    connection = Caller(server)
-    rounds = [[connection.ask(query, limit=limit)[0] for query in queries] for limit in (10, 10, 9)]
+    connection, row = Caller(server), Row(measure="with the cache, p50 in ms")
     print(f"\nwith the cache, p50 in ms of {len(queries)}")
-    for what, ms in zip(("nothing remembered", "the answer", "the query's vector"), rounds, strict=True):
-        print(f"  {what:<34} {statistics.median(ms):8.2f}")
+    for what, limit in (("nothing remembered", 10), ("the answer", 10), ("the query's vector", 9)):
+        row[what] = statistics.median(connection.ask(query, limit=limit)[0] for query in queries)
+        print(f"  {what:<34} {row[what]:8.2f}")
+    return row
 
 
 def bare_rate(searcher: Searcher, queries: Sequence[str], seconds: float) -> float:

@@ -101,7 +101,6 @@ PARTS = (
         ("--index", INDEX),
         ("--index", INDEX, "--requests", "100", "--seconds", "6"),
         (2, 0.7),
-        figures=False,
     ),
     Part(
         "build",

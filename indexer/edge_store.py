@@ -150,9 +150,10 @@ class EdgeStore:
         with naming(self._build):
             info = self._shard.info()
         waiting = max(0, 2 * info.points_count - info.indexed_vectors_count)  # every ot vector counts as indexed
-        detail = f"{waiting:,} points outside HNSW, {self._scanned_points:,} may be"
+        allowed = INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
+        detail = f"{waiting:,} points outside HNSW, {allowed:,} may be"
         return Condition(
-            waiting <= self._scanned_points,
+            waiting <= allowed,
             detail,
             frozenset(info.payload_schema),
             info.segments_count,
@@ -176,15 +177,15 @@ class EdgeStore:
         self, query: FusedVector, limit: int, depth: int, filter: Clauses | None, scoring: Scoring
     ) -> Sequence[Candidate]:
         with naming(self._build):
-            scan = self._shard.count(edge.CountRequest(exact=False)) <= self._scanned_points
+            scan = self._has_no_graph()
             if scoring == "fused":
                 return fused_candidates(self._shard, query, limit=limit, depth=depth, filter=filter, scan=scan)
             return self._shard.query(query_request(query, scoring, depth, filter, scan=scan))
 
-    @property
-    def _scanned_points(self) -> int:
-        """How many points a segment takes before it is given a graph, which few are scanned faster than."""
-        return INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
+    def _has_no_graph(self) -> bool:
+        """Whether the engine scans every [CLS] vector anyway. Every ot vector counts as indexed."""
+        info = self._shard.info()
+        return info.indexed_vectors_count <= info.points_count
 
     def _update(self, operation: edge.UpdateOperation) -> None:
         self._check_write()

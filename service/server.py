@@ -45,7 +45,7 @@ def run(settings: Settings, *, on_ready: Callable[[str, Build], None]) -> None:
         address = _address(listener)
 
         def ready(build: Build) -> None:
-            _settle()
+            settle()
             on_ready(address, build)
 
         app = create_app(lambda: open_searchers(settings), settings, on_ready=ready)
@@ -79,6 +79,13 @@ def check_address(settings: Settings) -> None:
     """
     open_keyring(settings)
     listen(settings.host, settings.port).close()
+
+
+def settle() -> None:
+    """Once everything is loaded: it stays, so Python need not look through it for garbage, and what comes seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTED_AFTER)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -116,13 +123,6 @@ def _scraped(settings: Settings, metrics: Metrics) -> Iterator[None]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _settle() -> None:
-    """What is loaded stays, so it is never looked through again; and what comes after it seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTED_AFTER)
 
 
 def _address(listener: socket.socket) -> str:

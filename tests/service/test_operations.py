@@ -78,9 +78,9 @@ async def searched(serve: Serve) -> tuple[Operations, Operations]:
 async def test_a_search_is_one_call_of_the_graph_and_few_of_the_engine(searched: tuple[Operations, Operations]) -> None:
     for operations in searched:
         assert operations[RUN] == 1
-        assert operations.of_the_engine().keys() == {"EdgeShard.count", "EdgeShard.query_batch", "EdgeShard.retrieve"}
+        assert operations.of_the_engine().keys() == {"EdgeShard.info", "EdgeShard.query_batch", "EdgeShard.retrieve"}
         assert 1 <= operations["EdgeShard.query_batch"] <= 3, "both sides, and what only one of them has found"
-        assert operations["EdgeShard.count"] == 1
+        assert operations["EdgeShard.info"] == 1
         assert operations["EdgeShard.retrieve"] == 1
 
 
