@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -124,7 +124,8 @@ def stand_in(pipe: Connection, build: Build, points: Sequence[Point]) -> None:
     store.upsert(points)
     server.engine.publish(build)
     pipe.send(server.url)
-    time.sleep(3600)
+    with suppress(EOFError):
+        pipe.recv()  # until the benchmark is gone
 
 
 def serve(pipe: Connection, wanted: settings.Settings) -> None:
@@ -156,8 +157,11 @@ async def noting(served: Any, pipe: Connection) -> None:
         work.append(time.thread_time() - began)
 
     def told() -> None:
-        if pipe.recv() == "end":
-            pipe.send((late, work))
+        try:
+            if pipe.recv() == "end":
+                pipe.send((late, work))
+        except EOFError:
+            sys.exit("the benchmark is gone")
         late.clear()
         work.clear()
 
