@@ -13,6 +13,9 @@ from service.cursors import Cursor, CursorExpired, digest
 from service.searcher import Searcher
 from service.spans import span
 
+NOTHING = digest([])
+"""The hash of what was shown before the first page."""
+
 
 class Page(NamedTuple):
     """One page.
@@ -30,7 +33,7 @@ class Page(NamedTuple):
 
 def first_page(build: str, search: str, depth: int) -> Cursor:
     """Where every search begins."""
-    return Cursor(build, search, depth, 0, digest([]))
+    return Cursor(build, search, depth, 0, NOTHING)
 
 
 def page(searcher: Searcher, query: FusedVector, wanted: Wanted, at: Cursor, limit: int) -> Page:
@@ -47,7 +50,7 @@ def page(searcher: Searcher, query: FusedVector, wanted: Wanted, at: Cursor, lim
     with span("retrieve", mode=wanted.mode, depth=at.depth) as facts:
         found = searcher.retrieve(query, wanted, limit=at.offset + limit, depth=at.depth, most=most)
         facts |= {"depth": found.depth, "hits": len(found.hits)}
-    if _shown(found.hits[: at.offset], wanted) != at.shown:
+    if at.offset and _shown(found.hits[: at.offset], wanted) != at.shown:
         raise CursorExpired(
             f"the first {at.offset} results are no longer those that were shown: documents were written or deleted "
             "since; begin again without the cursor"

@@ -34,9 +34,12 @@ class Operations(Counter[str]):
 
     def seen(self, frame: FrameType, event: str, called: Any) -> None:
         """As `sys.setprofile` tells it."""
-        if event == "call" and frame.f_globals.get("__name__", "").partition(".")[0] in OURS:
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.partition(".")[0] in OURS:
             self[OUR_CALLS] += 1
             self[frame.f_code.co_qualname] += 1
+        elif event == "call" and module == "json":
+            self[f"json.{frame.f_code.co_name}"] += 1
         elif event == "c_call":
             self[getattr(called, "__qualname__", "")] += 1
 
@@ -91,9 +94,11 @@ async def test_a_search_wakes_the_event_loop_once_for_the_model_and_once_for_the
         assert operations["socket.send"] == 2, "what `call_soon_threadsafe` writes to itself"
 
 
-async def test_an_answer_is_made_into_json_once(searched: tuple[Operations, Operations]) -> None:
-    _, five = searched
-    assert five["SchemaSerializer.to_json"] == 1
+async def test_a_body_is_parsed_once_and_an_answer_made_into_json_once(searched: tuple[Operations, Operations]) -> None:
+    for operations in searched:
+        assert operations["json.loads"] == 1
+        assert operations["SchemaSerializer.to_json"] == 1
+        assert operations["json.dumps"] == 5, "the caller's, the log's line, and three for the cursor of the next page"
 
 
 async def test_a_search_calls_no_more_of_our_functions_than_it_did(searched: tuple[Operations, Operations]) -> None:
