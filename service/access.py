@@ -77,7 +77,8 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             line["took_ms"] = round(1000 * (perf_counter() - began), 3)
-            LOGGER.info(redact(json.dumps(line)))
+            if LOGGER.isEnabledFor(logging.INFO):
+                LOGGER.info(redact(json.dumps(line)))
             self._observe(line)
 
 
