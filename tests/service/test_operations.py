@@ -98,9 +98,7 @@ async def test_a_body_is_parsed_once_and_an_answer_made_into_json_once(searched:
     for operations in searched:
         assert operations["json.loads"] == 1
         assert operations["SchemaSerializer.to_json"] == 1
-        assert operations["json.dumps"] <= 5, (
-            "the caller's, three for the next page, a line of the log if any"
-        )
+        assert operations["json.dumps"] <= 5, "the caller's, three for the next page, a line of the log if any"
 
 
 async def test_a_search_calls_no_more_of_our_functions_than_it_did(searched: tuple[Operations, Operations]) -> None:
