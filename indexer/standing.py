@@ -9,6 +9,7 @@ caller says when it is up.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -113,8 +114,7 @@ def _searched(store: Store, query: FusedVector, score: float, depth: int, filter
             undecided.append(id)
     if cls.rest + ot.rest >= score - slack or len(undecided) > MOST_FETCHED:
         return _Decided(higher, settled=False)
-    fetched = store.get(undecided)
-    return _Decided(higher | {documents[point.id] for point in fetched if _score(query, point) > score}, settled=True)
+    return _Decided(higher | _higher(query, store.get(undecided), score), settled=True)
 
 
 def _best(found: Sequence[Scored], depth: int, *, otherwise: float) -> _Best:
@@ -132,13 +132,15 @@ def _scanned(
 ) -> _Decided:
     """The documents that are higher by all points, each looked at."""
     higher = set[str]()
-    for number, point in enumerate(store.scroll(filter=filter)):
-        if number % PAGE == 0 and not may_go_on():
+    points = store.scroll(filter=filter)
+    while page := list(islice(points, PAGE)):
+        if not may_go_on():
             return _Decided(higher, settled=False)
-        if _score(query, point) > score:
-            higher.add(parent(point))
+        higher |= _higher(query, page, score)
     return _Decided(higher, settled=True)
 
 
-def _score(query: FusedVector, point: Point) -> float:
-    return query.score(point.vector).score
+def _higher(query: FusedVector, points: Sequence[Point], score: float) -> set[str]:
+    """The documents of those that score more."""
+    scores = query.scores([point.vector for point in points])
+    return {parent(point) for point, parts in zip(points, scores, strict=True) if parts.score > score}
