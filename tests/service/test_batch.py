@@ -38,6 +38,7 @@ async def test_each_answer_is_that_of_a_search_alone_and_all_were_encoded_togeth
     async with serve() as client:
         alone = [(await client.post("/v1/search", json=each)).json() for each in searches]
     async with serve(probe_s=0) as client:  # nobody else is in the batch
+        assert (await client.get("/readyz")).status_code == 200  # both indexes are open when it comes
         await client.post("/v1/search", json={"query": "opens", "index": "letters"})
         response = await ask(client, searches)
         metrics = (await client.get("/metrics")).text
