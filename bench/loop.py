@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from callers import Caller, Server, quantile, saturate
 from record import parser_of, write
-from serving import Caller, Server, quantile, queries_of, saturate
+from serving import queries_of
 
 from indexer.points import Point
 from indexer.store import Build

@@ -1,8 +1,8 @@
 """The exact fused score from the embedded engine, each of its two indexes asked once.
 
 One nested request gives the same, and the Qdrant engine uses it, where a request is a journey. This engine runs a
-prefetch again wherever it stands, which is both indexes twice; one to three short calls in one process take less than
-two thirds of the time at 100,000 points (docs/benchmarks.md). The steps:
+prefetch again wherever it stands, which is both indexes twice; one to three short calls in one process take over a
+third less time at 100,000 points (docs/benchmarks.md). The steps:
 
 1. Each side brings its best `depth` points, in one call for both. Who is in both lists is scored.
 2. Those that words alone have found get their [CLS] score, if it can matter: where every point was scanned, whoever is

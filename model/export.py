@@ -313,8 +313,10 @@ def _reference(encoder: FusedEncoder, ids: list[int], k: int) -> FusedVector:
 
 
 def _ot_error(wanted: FusedVector, found: FusedVector) -> float:
-    return max((abs(mine - theirs) for _, mine, theirs in wanted.shared(found)), default=0.0)
+    _, mine, theirs = np.intersect1d(wanted.ot_indices, found.ot_indices, assume_unique=True, return_indices=True)
+    return float(np.abs(wanted.ot_values[mine] - found.ot_values[theirs]).max(initial=0))
 
 
 def _overlap(wanted: FusedVector, found: FusedVector) -> float:
-    return len(wanted.shared(found)) / max(wanted.ot_indices.size, found.ot_indices.size)
+    both = np.intersect1d(wanted.ot_indices, found.ot_indices, assume_unique=True)
+    return both.size / max(wanted.ot_indices.size, found.ot_indices.size)

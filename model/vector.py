@@ -75,15 +75,3 @@ class FusedVector:
         products = self.ot_values[places[shared]].astype(np.float64) * values[shared]
         ot = np.bincount(owners[shared], products, len(documents))
         return list(map(Parts, cls.sum(axis=1).tolist(), ot.tolist()))
-
-    def shared(self, other: "FusedVector") -> list[tuple[int, float, float]]:
-        """The ids that both hold, in ascending order, each with its value in this vector and in the other.
-
-        >>> one = FusedVector(np.float32([1]), np.array([3, 7]), np.float32([1, 0.5]))
-        >>> two = FusedVector(np.float32([1]), np.array([7, 9]), np.float32([2, 1]))
-        >>> one.shared(two)
-        [(7, 0.5, 2.0)]
-        """
-        mine = dict(zip(self.ot_indices.tolist(), self.ot_values.tolist(), strict=True))
-        theirs = zip(other.ot_indices.tolist(), other.ot_values.tolist(), strict=True)
-        return [(index, mine[index], value) for index, value in theirs if index in mine]

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
-LIBRARIES = {"peers.py", "record.py", "suite.py"}
+LIBRARIES = {"callers.py", "peers.py", "record.py", "suite.py"}
 
 WORKS = """
 from record import parser_of, picture, write

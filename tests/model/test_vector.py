@@ -34,13 +34,6 @@ def test_the_score_is_the_inner_product_of_both_sides(query: FusedVector, docume
     np.testing.assert_allclose(query.score(document), (cls, bags[0] @ bags[1]), rtol=1e-12, atol=1e-6)
 
 
-@given(vectors(), vectors())
-def test_what_both_hold_explains_the_words_part(query: FusedVector, document: FusedVector) -> None:
-    shared = query.shared(document)
-    assert [index for index, _, _ in shared] == sorted(set(query.ot_indices) & set(document.ot_indices))
-    np.testing.assert_allclose(sum(mine * theirs for _, mine, theirs in shared), query.score(document).ot)
-
-
 def test_many_are_scored_as_wide_as_the_models_are() -> None:
     """Where numpy adds in blocks, which must not depend on how many rows there are."""
     random = np.random.default_rng(3)
