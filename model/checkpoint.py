@@ -20,6 +20,7 @@ from model.atomic import before, replacing
 from model.bert import load_bert, quiet, random_bert
 from model.dupmae import Activation, DupMAE, FusedEncoder
 from model.families import read_config
+from model.graph import EXPANSIONS
 from model.lines import SourceError
 from model.thaw import thaw
 from model.tokenizer import load_tokenizer
@@ -38,6 +39,8 @@ class Facts(BaseModel):
         dense_dim: d', the width of the reduced [CLS] vector.
         activation: What becomes of pooled values.
         rarity_weight: As `Manifest.rarity_weight`; `dupmae model balance` chooses it.
+        expansions: How many words a text may be given without holding them; None for any. `dupmae model narrow` chooses
+            them.
         history: A line for each run, and for where the weights came from if that was no BERT.
         k_query: OT entries of a query in training; None before there was any.
         k_document: The same for a document.
@@ -51,6 +54,7 @@ class Facts(BaseModel):
     dense_dim: int = 384
     activation: Activation = "relu"
     rarity_weight: float | None = None
+    expansions: int | None = None
     history: tuple[str, ...] = ()
     k_query: int | None = None
     k_document: int | None = None
@@ -113,7 +117,7 @@ def load(folder: Path, *, fresh: Facts | None = None, random_weights: bool = Fal
     if (folder / FACTS).is_file() and not random_weights:
         facts = _read_facts(folder / FACTS)
         model = _network(mlm, tokenizer, facts)
-        _restore(model, folder / HEADS)
+        _restore(model, facts, folder / HEADS)
         return Checkpoint(model, tokenizer, facts)
     facts = fresh or Facts(dense_dim=min(384, mlm.config.hidden_size))
     if origin := "random weights" if random_weights else _other_family(folder):
@@ -138,6 +142,7 @@ def with_heads(
     model = _network(old.mlm, checkpoint.tokenizer, facts)
     model.decoder = checkpoint.model.decoder
     model.encoder.terms.load_state_dict(old.terms.state_dict())
+    model.encoder.expansions = old.expansions
     weight = model.encoder.project.weight
     if facts.dense_dim < len(old.project.weight):
         _, sizes, directions = torch.linalg.svd(old.project.weight, full_matrices=False)
@@ -164,6 +169,7 @@ def _thawed(folder: Path) -> Checkpoint:
         dense_dim=manifest.dense_dim,
         activation=manifest.activation,
         rarity_weight=manifest.rarity_weight,
+        expansions=None if encoder.expansions is None else len(encoder.expansions),
         history=tuple(map(str, runs)) if isinstance(runs, list) else (),
         k_query=manifest.k_query,
         k_document=manifest.k_document,
@@ -216,19 +222,29 @@ def _parts(model: DupMAE) -> dict[str, nn.Module]:
 
 
 def _heads(model: DupMAE) -> dict[str, Tensor]:
-    return {
+    heads = {
         f"{name}.{key}": value.contiguous()
         for name, part in _parts(model).items()
         for key, value in part.state_dict().items()
     }
+    expansions = model.encoder.expansions
+    return heads if expansions is None else heads | {EXPANSIONS: expansions}
 
 
-def _restore(model: DupMAE, file: Path) -> None:
+def _restore(model: DupMAE, facts: Facts, file: Path) -> None:
     try:
         heads = load_file(file)
+        model.encoder.expansions = heads.pop(EXPANSIONS, None)
+        _check_expansions(model.encoder, facts.expansions)
         for name, part in _parts(model).items():
             prefix = name + "."
             part.load_state_dict({key.removeprefix(prefix): v for key, v in heads.items() if key.startswith(prefix)})
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"{file} cannot be read, or is of another model ({reason}); copy it again") from error
+
+
+def _check_expansions(encoder: FusedEncoder, wanted: int | None) -> None:
+    found = None if encoder.expansions is None else len(encoder.expansions)
+    if found != wanted:
+        raise ValueError(f"{found} expansions, {FACTS} says {wanted}")

@@ -9,6 +9,7 @@ from model.commands.adapt import adapt
 from model.commands.balance import balance
 from model.commands.export import export
 from model.commands.info import info
+from model.commands.narrow import narrow
 from model.commands.options import MissingExtra
 from model.commands.teachers import score, teach
 from model.commands.train import finetune, pretrain, warm_start
@@ -61,3 +62,4 @@ app.command(epilog="Example: dupmae model teach all-MiniLM-L6-v2/ train.jsonl --
 app.command(epilog="Example: dupmae model balance checkpoints/fused checkpoints/balanced dev-1.jsonl dev-2.jsonl")(
     balance
 )
+app.command(epilog="Example: dupmae model narrow checkpoints/balanced checkpoints/narrow texts.jsonl.xz")(narrow)

@@ -76,18 +76,28 @@ class FusedEncoder(nn.Module):
         terms: What turns `mu` into stored values.
         special_ids: (S,) ids that are not ordinary tokens; they never enter the maximum. [MASK] is among them: the
             paper leaves masked positions out of the pool (the released code does not).
+        expansions: (E,) int64, ascending: the words that a text may be given without holding them, see `expansion`.
+            None is the paper: any word.
     """
 
     special_ids: Tensor
+    expansions: Tensor | None
 
     def __init__(
-        self, mlm: BertForMaskedLM, *, dense_dim: int, special_ids: list[int], activation: Activation = "relu"
+        self,
+        mlm: BertForMaskedLM,
+        *,
+        dense_dim: int,
+        special_ids: list[int],
+        activation: Activation = "relu",
+        expansions: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.mlm = mlm
         self.project = nn.Linear(mlm.config.hidden_size, dense_dim, bias=False)
         self.terms = TermWeights(mlm.config.vocab_size, activation)
         self.register_buffer("special_ids", torch.tensor(special_ids), persistent=False)
+        self.register_buffer("expansions", expansions, persistent=False)
 
     @property
     def vocabulary_size(self) -> int:
@@ -114,23 +124,33 @@ class FusedEncoder(nn.Module):
         reduced: Tensor = self.project(hidden[:, 0])
         return reduced
 
-    def bag(self, hidden: Tensor, keep: Tensor, k: int) -> Sparse:
-        """The top-k of the bag of words; 0 where no word is.
+    def sayable(self, input_ids: Tensor, keep: Tensor) -> Tensor:
+        """(B, L), (B, L) -> (B, V) bool: the words that each text may be given, which are expansions and its own."""
+        allowed = keep.new_zeros(len(keep), self.vocabulary_size)
+        if self.expansions is None:
+            return ~allowed
+        allowed[:, self.expansions] = True
+        return allowed.scatter_(1, torch.where(keep, input_ids, self.expansions[0]), True)
+
+    def bag(self, hidden: Tensor, input_ids: Tensor, keep: Tensor, k: int) -> Sparse:
+        """The top-k of the bag of words; 0 where no word is. With expansions, k is at most their number.
 
         A gradient reaches the kept entries only: exact for those above 0, and for the nearest below it where k reaches
         that far, if it makes them rise (see `_Relu`).
         """
         lpu, features = self.lpu, self.lpu.features(hidden)
         pooled: Pooled = pool(features, lpu.weight, lpu.bias, keep)
-        ids = self.terms.line(pooled.values).topk(k, dim=1).indices.detach()
+        allowed, k = self.sayable(input_ids, keep), k if self.expansions is None else min(k, len(self.expansions))
+        line = self.terms.line(pooled.values).masked_fill(~allowed, float("-inf"))
+        ids = line.topk(k, dim=1).indices.detach()
         mu = kept(features, lpu.weight, lpu.bias, pooled.positions.gather(1, ids), ids)
         wordless = ~keep.any(1, keepdim=True)  # its values would be those of [CLS]
-        return Sparse(ids, self.terms(mu, ids).masked_fill(wordless, 0))
+        return Sparse(ids, self.terms(mu, ids).masked_fill(wordless | ~allowed.gather(1, ids), 0))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, k: int) -> tuple[Tensor, Sparse]:
         """(B, L), (B, L) -> `cls` (B, d') and the `k` strongest terms (B, k)."""
         hidden = self.hidden(input_ids, attention_mask)
-        return self.cls(hidden), self.bag(hidden, self.ordinary(input_ids, attention_mask), k)
+        return self.cls(hidden), self.bag(hidden, input_ids, self.ordinary(input_ids, attention_mask), k)
 
 
 class ClsDecoder(nn.Module):

@@ -3,7 +3,8 @@
 Why not trace the network: this way each product with a weight is one call that every precision answers in its own way,
 the tied matrix is one initializer, `k` is an input, and the bag of words walks over texts in a Loop. The Loop drops
 padding and special tokens before the LPU, and of its (L, V) scores only one text's exist at a time (15 MB at 128
-tokens, which stays in cache; the whole batch's would be 250 MB and slower).
+tokens, which stays in cache; the whole batch's would be 250 MB and slower). An encoder with an expansion vocabulary
+(`model.expansion`) has scores for its entries and for the words of the text, and no others are computed.
 
 `export` compares the result with PyTorch, so this second statement of the network cannot drift unseen.
 """
@@ -24,6 +25,7 @@ OPSET, IR_VERSION = 21, 10
 
 TIED = "bert.embeddings.word_embeddings.weight"
 TRANSFORM = "cls.predictions.transform"
+EXPANSIONS = "expansions"
 
 GELU_MINIMUM = -0.17
 
@@ -103,6 +105,18 @@ class Heads(NamedTuple):
     width: int
 
 
+class Words(NamedTuple):
+    """The vocabulary entries that one text may be given: `expansions` (S,), always the same, and `others` (O,), which
+    are the text's own beside those, each once; int64."""
+
+    expansions: ir.Value
+    others: ir.Value
+
+    def of(self, writer: Writer, table: ir.Value) -> ir.Value:
+        """Their rows of a table: (V, ..) -> (S + O, ..). The first part is made when the graph is loaded."""
+        return writer.op("Concat", *(writer.op("Gather", table, some) for some in self), axis=0)
+
+
 class Products(Protocol):
     """How a precision multiplies by weights."""
 
@@ -112,8 +126,8 @@ class Products(Protocol):
     def linear(self, writer: Writer, x: ir.Value, name: str, *, lowest: float | None = None) -> ir.Value:
         """`x @ weight.T + bias` of the layer of this name: (.., K) -> (.., N); `lowest` is a known bound of `x`."""
 
-    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
-        """The maximum over rows of their product with the tied matrix: (n, d) -> (V,)."""
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
+        """The largest product of any row with each row of these words of the tied matrix: (n, d) -> (S + O,), (V,)."""
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L), 1 for tokens and 0 for padding, in the form that `attend` wants."""
@@ -139,10 +153,9 @@ class FloatProducts:
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
 
-    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
-        """(n, d) -> (V,)."""
-        scores = writer.op("Gemm", rows, self._tied(writer), transB=1)  # (n, V)
-        return writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
+        """(n, d) -> (S + O,), (V,)."""
+        return best_of(writer, rows, self._tied(writer), words)
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L) -> (B, 1, 1, L), 0 or -1e9."""
@@ -176,7 +189,7 @@ class EncoderGraph:
         hidden = self._trunk(input_ids, attention_mask)
         cls = self.products.linear(writer, writer.op("Gather", hidden, writer.constant(0), axis=1), "project")
         features = self._norm(writer.op("Gelu", self._linear(hidden, f"{TRANSFORM}.dense")), f"{TRANSFORM}.LayerNorm")
-        indices, values = self.bags(features, self._ordinary(input_ids, attention_mask), k)
+        indices, values = self.bags(features, input_ids, self._ordinary(input_ids, attention_mask), k)
         outputs = [
             _typed(cls, "cls", ir.DataType.FLOAT, ["B", self.encoder.project.out_features]),
             _typed(indices, "ot_indices", ir.DataType.INT64, ["B", "K"]),
@@ -215,20 +228,37 @@ class EncoderGraph:
             keep = self.writer.op("And", keep, self.writer.op("Not", is_special))
         return keep
 
-    def bags(self, features: ir.Value, keep: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
-        """A Loop over texts: (B, L, d), (B, L) -> indices (B, k), values (B, k)."""
+    def bags(self, features: ir.Value, input_ids: ir.Value, keep: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
+        """A Loop over texts: (B, L, d), (B, L), (B, L) -> indices (B, k), values (B, k); k at most S, if there is S."""
         text, go_on = _value("text", ir.DataType.INT64, []), _value("go_on", ir.DataType.BOOL, [])
         body = self.writer.body()
-        rows = body.op("Compress", body.op("Gather", features, text), body.op("Gather", keep, text), axis=0)  # (n, d)
+        states, kept = body.op("Gather", features, text), body.op("Gather", keep, text)  # (L, d), (L,)
+        rows = body.op("Compress", states, kept, axis=0)  # (n, d)
+        words = self._words(body, body.op("Gather", input_ids, text), kept)
         wordless = body.op("Equal", body.op("Shape", rows, end=1), body.constant([0]))  # (1,)
-        scores = self._scores(body, self.products.best(body, rows))  # (V,)
-        largest, indices = body.ops("TopK", scores, body.op("Reshape", k, body.constant([1])), outputs=2)
+        scores = self._scores(body, self.products.best(body, rows, words), words)  # (S + O,), (V,)
+        most = body.op("Reshape", k, body.constant([1]))
+        if words:
+            most = body.op("Min", most, body.op("Shape", words.expansions))
+        largest, places = body.ops("TopK", scores, most, outputs=2)
+        indices = body.op("Gather", body.op("Concat", *words, axis=0), places) if words else places
         values = body.op("Where", wordless, _scalar(body, 0), self._activated(body, largest))  # no maximum over nothing
         loop = body.subgraph([text, go_on], [body.op("Identity", go_on), indices, values], "each_text")
         count = self.writer.op("Gather", self.writer.op("Shape", keep), self.writer.constant(0))
         return self.writer.ops("Loop", count, None, outputs=2, body=loop)
 
-    def _scores(self, writer: Writer, mu: ir.Value) -> ir.Value:
+    def _words(self, writer: Writer, input_ids: ir.Value, keep: ir.Value) -> Words | None:
+        """(L,), (L,) -> what this text may be given; None if every text may be given any word."""
+        expansions = self.encoder.expansions
+        if expansions is None:
+            return None
+        known = np.zeros(self.encoder.vocabulary_size, bool)
+        known[expansions] = True
+        own = writer.op("Unique", writer.op("Compress", input_ids, keep))
+        others = writer.op("Not", writer.op("Gather", writer.constant(known, "expansions.known"), own))
+        return Words(writer.constant(expansions.numpy(), EXPANSIONS), writer.op("Compress", own, others))
+
+    def _scores(self, writer: Writer, mu: ir.Value, words: Words | None) -> ir.Value:
         """`TermWeights`, up to its activation, for which the k best need no others: that is monotone.
 
         The LPU's own bias is the same at each position, so it is added here, after the maximum.
@@ -236,8 +266,10 @@ class EncoderGraph:
         terms = self.encoder.terms
         gain, bias = terms.gain.detach().numpy(), terms.bias.detach().numpy()
         shift = gain * self.weights["cls.predictions.bias"] + bias
-        values = writer.op("Mul", mu, writer.constant(gain, "terms.gain"))
-        return writer.op("Add", values, writer.constant(shift, "terms.shift"))
+        line = [writer.constant(gain, "terms.gain"), writer.constant(shift, "terms.shift")]
+        if words:
+            line = [words.of(writer, table) for table in line]
+        return writer.op("Add", writer.op("Mul", mu, line[0]), line[1])
 
     def _activated(self, writer: Writer, scores: ir.Value) -> ir.Value:
         activation = self.encoder.terms.activation
@@ -252,6 +284,14 @@ class EncoderGraph:
             self.writer.constant(self.weights[f"{name}.{kind}"], f"{name}.{kind}") for kind in ("weight", "bias")
         )
         return self.writer.op("LayerNormalization", x, scale, bias, epsilon=self.config.layer_norm_eps)
+
+
+def best_of(writer: Writer, rows: ir.Value, tied: ir.Value, words: Words | None) -> ir.Value:
+    """`Products.best` in floats: (n, d), (V, d) -> (S + O,), (V,)."""
+    if words is None:
+        return writer.op("ReduceMax", writer.op("Gemm", rows, tied, transB=1), writer.constant([0]), keepdims=0)
+    parts = (best_of(writer, rows, writer.op("Gather", tied, some), None) for some in words)
+    return writer.op("Concat", *parts, axis=0)
 
 
 def penalty(writer: Writer, attention_mask: ir.Value) -> ir.Value:

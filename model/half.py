@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, Heads, Weights, Writer, attention, penalty
+from model.graph import TIED, Heads, Weights, Words, Writer, attention, best_of, penalty
 
 LIMIT = float(np.finfo(np.float16).max) / 4
 """What products may reach on the texts of an export; the rest of float16's range is for other texts."""
@@ -81,10 +81,9 @@ class HalfProducts:
         joined = self.linear(writer, x, name)
         return attention(writer, joined, added=visible, heads=heads, product=partial(_product, writer))
 
-    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
-        """(n, d) -> (V,)."""
-        scores = writer.op("Gemm", _narrow(writer, rows), self._tied(writer), transB=1)  # (n, V)
-        return _widen(writer, writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0))
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
+        """(n, d) -> (S + O,), (V,)."""
+        return _widen(writer, best_of(writer, _narrow(writer, rows), self._tied(writer), words))
 
     def _tied(self, writer: Writer) -> ir.Value:
         return writer.constant(self._weights[TIED].astype(np.float16), TIED)

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Writer
+from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Words, Writer
 
 LIMIT = 64
 """Weights lie within -64..64."""
@@ -51,7 +51,7 @@ LOW = 16
 BLOCK = 1024
 """Entries of the vocabulary whose scores exist at a time."""
 
-FEW = 16
+FEW = 20
 """Rows up to which the tied matrix is the right side in the LPU, as ONNX Runtime's kernels want a short query."""
 
 LEAST = np.float32(1e-12)
@@ -159,7 +159,7 @@ class Int8Products:
 
     def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
         """(B, L) -> (B, L, d)."""
-        rows = writer.op("Cast", writer.op("Gather", self._tied_values(writer), ids), to=ir.DataType.FLOAT)
+        rows = writer.op("Cast", writer.op("Gather", self._rows(writer, None), ids), to=ir.DataType.FLOAT)
         rows = writer.op("Sub", rows, writer.constant(np.float32(LIMIT)))
         scales = writer.op("Gather", writer.constant(self._tied.scales[:, None], "tied.scales.column"), ids)
         return writer.op("Mul", rows, scales)
@@ -171,36 +171,55 @@ class Int8Products:
         y, bias = self._product(writer, x, name, lowest), self._weights.get(f"{name}.bias")
         return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
 
-    def best(self, writer: Writer, rows: ir.Value) -> ir.Value:
-        """(n, d) -> (V,). One step for all rows of the text, so that the maximum is taken over integers."""
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
+        """(n, d) -> (S + O,), (V,). One step for all rows of the text, so that the maximum is taken over integers."""
         step = writer.op("Squeeze", _two_sided(writer, rows, axes=[0, 1]))
-        few = writer.op("LessOrEqual", writer.op("Shape", rows, end=1), writer.constant([FEW]))
-        short, long = self._best_of_few(writer.body(), rows, step), self._best_of_many(writer.body(), rows, step)
-        best = writer.op("If", few, then_branch=short, else_branch=long)
-        largest = writer.op("Cast", best, to=ir.DataType.FLOAT)  # (V,)
-        return writer.op("Mul", largest, writer.op("Mul", writer.constant(self._tied.scales, "tied.scales"), step))
+        best, scales = self._best(writer, rows, step, words), writer.constant(self._tied.scales, "tied.scales")
+        if words:
+            own = self._rows(writer, words.others)
+            best = writer.op("Concat", best, self._maxima(writer, [own], self._columns(writer, rows, step)), axis=0)
+            scales = words.of(writer, scales)
+        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), writer.op("Mul", scales, step))
 
-    def _best_of_few(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Graph:
-        """(n, d), () -> (V,) integers, by rows times the transposed matrix."""
+    def _best(self, writer: Writer, rows: ir.Value, step: ir.Value, words: Words | None) -> ir.Value:
+        """(n, d), () -> (S,) or (V,) integers."""
+        few = writer.op("LessOrEqual", writer.op("Shape", rows, end=1), writer.constant([FEW]))
+        table = words.expansions if words else None
+        short, long = (
+            self._best_of_few(writer.body(), rows, step, table),
+            self._best_of_many(writer.body(), rows, step, table),
+        )
+        return writer.op("If", few, then_branch=short, else_branch=long)
+
+    def _best_of_few(self, writer: Writer, rows: ir.Value, step: ir.Value, words: ir.Value | None) -> ir.Graph:
+        """(n, d), () -> (S,) or (V,) integers, by rows times the transposed matrix."""
         middle = writer.constant(np.uint8(MIDDLE))
         values = writer.op("QuantizeLinear", rows, step, middle)
-        wide = writer.op("Cast", self._tied_values(writer), to=ir.DataType.FLOAT)
+        wide = writer.op("Cast", self._rows(writer, words), to=ir.DataType.FLOAT)
         signed = writer.op("QuantizeLinear", wide, writer.constant(np.float32(1)), writer.constant(np.int8(-LIMIT)))
         columns = writer.op("Transpose", signed, perm=[1, 0])  # (d, V)
         scores = writer.op("MatMulInteger", values, columns, middle)  # (n, V)
         best = writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
         return writer.subgraph([], [best], "few_rows")
 
-    def _best_of_many(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Graph:
-        """(n, d), () -> (V,) integers, by blocks of the matrix times the transposed rows."""
+    def _best_of_many(self, writer: Writer, rows: ir.Value, step: ir.Value, words: ir.Value | None) -> ir.Graph:
+        """(n, d), () -> (S,) or (V,) integers, by blocks of the matrix times the transposed rows."""
+        best = self._maxima(writer, self._blocks(writer, words), self._columns(writer, rows, step))
+        return writer.subgraph([], [best], "many_rows")
+
+    def _columns(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Value:
+        """(n, d), () -> (d, n), int8."""
         values = writer.op("QuantizeLinear", rows, step, writer.constant(np.int8(0)))
-        columns = writer.op("Transpose", values, perm=[1, 0])  # (d, n)
+        return writer.op("Transpose", values, perm=[1, 0])
+
+    def _maxima(self, writer: Writer, blocks: Sequence[ir.Value], columns: ir.Value) -> ir.Value:
+        """Of each row of the blocks, one below the other, the largest product with a column."""
         zero = writer.constant(np.uint8(LIMIT))
         best = [
             writer.op("ReduceMax", writer.op("MatMulInteger", block, columns, zero), writer.constant([1]), keepdims=0)
-            for block in self._blocks(writer)
+            for block in blocks
         ]
-        return writer.subgraph([], [writer.op("Concat", *best, axis=0)], "many_rows")
+        return writer.op("Concat", *best, axis=0) if best[1:] else best[0]
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L), as int32."""
@@ -212,15 +231,17 @@ class Int8Products:
         bias = writer.constant(self._weights[f"{name}.bias"], f"{name}.bias")
         return writer.op("MultiHeadAttention", q, k, v, bias, visible, domain="com.microsoft", num_heads=heads.number)
 
-    def _tied_values(self, writer: Writer) -> ir.Value:
-        """(V, d), 0..128."""
-        return writer.constant((self._tied.values.T + np.int8(LIMIT)).view(np.uint8), TIED)
+    def _rows(self, writer: Writer, words: ir.Value | None) -> ir.Value:
+        """The tied matrix's rows of these words, or all: (W, d) or (V, d), 0..128."""
+        tied = writer.constant((self._tied.values.T + np.int8(LIMIT)).view(np.uint8), TIED)
+        return tied if words is None else writer.op("Gather", tied, words)
 
-    def _blocks(self, writer: Writer) -> Sequence[ir.Value]:
-        """`_tied_values`, cut along V: once, when the graph is loaded."""
-        V = len(self._tied.scales)
-        sizes = [min(BLOCK, V - at) for at in range(0, V, BLOCK)]
-        return writer.ops("Split", self._tied_values(writer), writer.constant(sizes), outputs=len(sizes), axis=0)
+    def _blocks(self, writer: Writer, words: ir.Value | None) -> Sequence[ir.Value]:
+        """`_rows`, cut along their number: once, when the graph is loaded."""
+        rows = self._rows(writer, words)
+        number = len(self._tied.scales) if words is None else np.asarray(words.const_value).size
+        sizes = [min(BLOCK, number - at) for at in range(0, number, BLOCK)]
+        return writer.ops("Split", rows, writer.constant(sizes), outputs=len(sizes), axis=0)
 
     def _product(self, writer: Writer, x: ir.Value, name: str, lowest: float | None = None) -> ir.Value:
         """`x @ weight.T`: (.., K) -> (.., N)."""

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from model.artifact import GRAPH, Artifact, ArtifactError
 from model.dupmae import FusedEncoder
-from model.graph import TIED
+from model.graph import EXPANSIONS, TIED
 from model.quantize import LIMIT
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -58,6 +58,7 @@ def _encoder(artifact: Artifact, graph: ir.Graph, arrays: Arrays, pad_id: int) -
         dense_dim=artifact.manifest.dense_dim,
         special_ids=_special_ids(graph),
         activation=artifact.manifest.activation,
+        expansions=torch.tensor(arrays[EXPANSIONS]) if EXPANSIONS in arrays else None,
     )
     encoder.project.load_state_dict(_tensors({"weight": _matrix(arrays, "project")}))
     encoder.terms.load_state_dict(_tensors({"gain": gain, "bias": nothing if untrained else shift}))

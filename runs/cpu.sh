@@ -49,8 +49,12 @@ done_already "$out/5-fused" || dupmae model finetune "$out/4-words" "$out/5-fuse
 done_already "$out/6-balanced" || dupmae model balance "$out/5-fused" "$out/6-balanced" "$out"/dev/*.jsonl \
   --dense-dim 256 --log1p 1 --rarity --k-query 32 --k-document 192 --precision bf16
 
+# ---- the words that the model may add to a text
+done_already "$out/wide.jsonl" || python -m runs.mix 20000 "$out/wide.jsonl" "${train[@]}"
+done_already "$out/7-narrow" || dupmae model narrow "$out/6-balanced" "$out/7-narrow" "$out/wide.jsonl"
+
 # ---- what is served; int8 only if it ranks as well on the dev files
 for precision in fp32 fp16 int8; do
-  done_already "$out/$precision" || dupmae model export "$out/6-balanced" "$out/$precision" --precision "$precision" \
+  done_already "$out/$precision" || dupmae model export "$out/7-narrow" "$out/$precision" --precision "$precision" \
     --facts runs/release.json --texts "$out/mix.jsonl" $(printf -- '--judge %s ' "$out"/dev/*.jsonl)
 done

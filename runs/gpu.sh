@@ -35,7 +35,8 @@ done_already "$out/4-fused" || dupmae model finetune "$out/3-warm" "$out/4-fused
   --teach-weight 1 --align-weight 6 --words-weight 4 --query-sparsity 0.005 --document-sparsity 0.002
 done_already "$out/5-balanced" || dupmae model balance "$out/4-fused" "$out/5-balanced" "$out"/dev/*.jsonl \
   --dense-dim 256 --log1p 1 --rarity --k-query 32 --k-document 192 --precision bf16
+done_already "$out/6-narrow" || dupmae model narrow "$out/5-balanced" "$out/6-narrow" "$out/mix.jsonl"
 for precision in fp32 fp16 int8; do
-  done_already "$out/$precision" || dupmae model export "$out/5-balanced" "$out/$precision" --precision "$precision" \
+  done_already "$out/$precision" || dupmae model export "$out/6-narrow" "$out/$precision" --precision "$precision" \
     $(printf -- '--judge %s ' "$out"/dev/*.jsonl)
 done

@@ -1,32 +1,41 @@
 """An int8 artifact with its loop over texts as this release writes it, from the weights that it has: no checkpoint.
 
-    python -m runs.rewrite model/pretrained OUT CORPUS.jsonl ...
+    python -m runs.rewrite model/pretrained OUT BEIR ... [--expansions CHECKPOINT]
 
-Each text of the files (JSON lines with `text`, and `title` if there is one) is then encoded as a query and as a
-document by both. OUT is there only if every vector is the same, bit for bit; then it names the old fingerprint as
-compatible beside those that it served, and their indexes are searched with it.
+Each text of the collections is then encoded as a query and as a document by both. OUT is there only if every vector is
+the same, bit for bit; with the expansion vocabulary of a checkpoint that `dupmae model narrow` wrote, the same but for
+the words that this leaves out. Then it names the old fingerprint as compatible, and those that this was compatible
+with, and their indexes are searched with it: with the share of the ten best documents of each query that stay, if its
+words are of the new artifact and the documents' of the old one.
 """
 
 import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from torch import Tensor
 
-from model.artifact import GRAPH, MANIFEST, Artifact, digest
-from model.encoder import Encoder, Encoding
+from model.artifact import GRAPH, MANIFEST, Artifact, Manifest, digest
+from model.checkpoint import load
+from model.encoder import Encoder, Encoding, Tokenized
 from model.graph import EncoderGraph, Writer
 from model.quantize import Int8Products
 from model.thaw import thaw
+from model.vector import FusedVector
+from runs.judged_vectors import read_judged, truncate
 
 PART = 256
+TOP = 10
 
 T = TypeVar("T")
 
@@ -36,40 +45,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("texts", type=Path, nargs="+")
+    parser.add_argument("collections", nargs="+", help="BEIR folder, or folder:split")
+    parser.add_argument("--expansions", type=Path, metavar="CHECKPOINT")
     given = parser.parse_args()
     if given.out.exists():
         parser.error(f"{given.out} exists; choose another folder or remove it")
     old, draft = Artifact.open(given.artifact), given.out.with_name(f"{given.out.name}.partial")
+    manifest, expansions = old.manifest, None
+    if given.expansions:
+        narrowed = load(given.expansions)
+        expansions = narrowed.model.encoder.expansions
+        manifest = manifest.model_copy(update={"training": {"runs": list(narrowed.facts.history)}})
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(old.path, draft)
     try:
-        ir.save(rewritten(old), draft / GRAPH)
-        served = {**old.manifest.compatible_with, old.manifest.fingerprint: 1.0}
-        manifest = old.manifest.model_copy(update={"compatible_with": served})
-        manifest = manifest.model_copy(update={"fingerprint": digest(draft, manifest)})
-        (draft / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        ir.save(rewritten(old, expansions), draft / GRAPH)
+        manifest = _written(manifest, draft)
         before, after = Encoder(old), Encoder(Artifact.open(draft))
-        for file in given.texts:
-            print(f"{file}: {compared(before, after, file):,} texts", flush=True)
+        shares = [share for source in given.collections for share in compared(before, after, source, expansions)]
+        stay = round(float(np.mean(shares)), 4)
+        served = {fingerprint: min(stay, share) for fingerprint, share in manifest.compatible_with.items()}
+        manifest = _written(manifest.model_copy(update={"compatible_with": served | {old.fingerprint: stay}}), draft)
         draft.rename(given.out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    print(manifest.fingerprint)
+    print(f"{manifest.fingerprint}, compatible {stay:g}")
 
 
-def rewritten(artifact: Artifact) -> ir.Model:
+def _written(manifest: Manifest, folder: Path) -> Manifest:
+    manifest = manifest.model_copy(update={"fingerprint": digest(folder, manifest)})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def rewritten(artifact: Artifact, expansions: Tensor | None) -> ir.Model:
     """The artifact's graph, with another loop."""
     model = ir.load(artifact.path / GRAPH)
     (loop,) = (node for node in model.graph if node.op_type == "Loop")
     features, keep = (present(node.inputs[0]) for node in islice(loop.attributes["body"].as_graph(), 2))  # Gather
-    (k,) = (value for value in model.graph.inputs if value.name == "k")
-    graph = EncoderGraph(thaw(artifact, pad_id=0), partial(Int8Products, inputs={}))
+    inputs = {value.name: value for value in model.graph.inputs}
+    encoder = thaw(artifact, pad_id=0)
+    encoder.expansions = expansions
+    graph = EncoderGraph(encoder, partial(Int8Products, inputs={}))
     graph.writer = Writer(model.graph.initializers)
     count = present(present(loop.inputs[0]).producer())
     shape = present(present(count.inputs[0]).producer())
-    graph.writer.replace(loop, graph.bags(features, keep, k))
+    graph.writer.replace(loop, graph.bags(features, inputs["input_ids"], keep, inputs["k"]))
     model.graph.remove([count, shape], safe=True)
+    used = {value.name for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.inputs if value}
+    for name in model.graph.initializers.keys() - used:
+        del model.graph.initializers[name]
     return model
 
 
@@ -79,16 +104,50 @@ def present(found: T | None) -> T:
     return found
 
 
-def compared(before: Encoder, after: Encoder, file: Path) -> int:
-    """How many texts, each of which has the same vectors by both."""
-    count, texts = 0, read(file)
-    while part := list(islice(texts, PART)):
-        for encode in (Encoder.encode_queries, Encoder.encode_documents):
-            pairs = zip(part, encode(before, part), encode(after, part), strict=True)
-            if changed := next((text for text, old, new in pairs if not same(old, new)), None):
-                sys.exit(f"{file}: the vector of {changed[:80]!r} changed; nothing was written")
-        count += len(part)
-    return count
+def compared(before: Encoder, after: Encoder, source: str, expansions: Tensor | None) -> Sequence[float]:
+    """Of each judged query, the share of its ten best that stay, once all texts are found to have the right vectors."""
+    folder = Path(source.partition(":")[0])
+    texts = [text for name in ("corpus.jsonl", "queries.jsonl") for text in read(folder / name)]
+    for at in range(0, len(texts), PART):
+        if changed := next(strays(before, after, texts[at : at + PART], expansions), None):
+            sys.exit(f"{folder}: the vector of {changed[:80]!r} changed; nothing was written")
+    judged = read_judged(source, before)
+    ranker = judged.ranker(before.artifact.manifest.k_document)
+    old, new = (
+        {id: encoder.encode_queries([judged.texts[id]])[0].vector for id in judged.queries}
+        for encoder in (before, after)
+    )
+    was, now = (ranker.runs(queries)["fused"] for queries in (old, new))
+    shares = [len(best(was[id]) & best(now[id])) / len(best(was[id])) for id in was]
+    print(f"{source}: {len(texts):,} texts, {np.mean(shares):.4f} of the ten best stay", flush=True)
+    return shares
+
+
+def strays(before: Encoder, after: Encoder, texts: Sequence[str], expansions: Tensor | None) -> Iterator[str]:
+    """Those with another vector, as a query or as a document, than the old artifact has for the words left."""
+    k = None if expansions is None else before.artifact.manifest.vocabulary_size
+    for encode, tokenize in (
+        (Encoder.encode_queries, Encoder.tokenize_query),
+        (Encoder.encode_documents, Encoder.tokenize_document),
+    ):
+        for text, old, new in zip(texts, encode(before, texts, k=k), encode(after, texts), strict=True):
+            if not same(without(old, tokenize(before, text), expansions), new):
+                yield text
+
+
+def best(run: Mapping[str, float]) -> set[str]:
+    """The first ten."""
+    return set(sorted(run, key=lambda id: (-run[id], id))[:TOP])
+
+
+def without(encoding: Encoding, tokens: Tokenized, expansions: Tensor | None) -> Encoding:
+    """What is left of an encoding with all its words where only expansions and the text's own may be."""
+    if expansions is None:
+        return encoding
+    vector = encoding.vector
+    kept = np.isin(vector.ot_indices, np.union1d(expansions.numpy(), tokens.ids[1:-1]))  # [CLS] and [SEP] are no words
+    left = FusedVector(vector.cls, vector.ot_indices[kept], vector.ot_values[kept])
+    return replace(encoding, vector=truncate(left, tokens.k))
 
 
 def same(old: Encoding, new: Encoding) -> bool:

@@ -39,7 +39,7 @@ def test_the_maximum_is_that_of_the_whole_vocabulary_whichever_side_the_matrix_i
     rows, tied = normal(count, 32), normal(2 * BLOCK + 77, 32)
     tied[BLOCK] *= 50  # saturates a kernel that adds up pairs in 16 bits, if one could
     writer, x = Writer(), given("rows", FLOAT, ["n", 32])
-    best = Int8Products({TIED: tied}, {}).best(writer, x)
+    best = Int8Products({TIED: tied}, {}).best(writer, x, None)
     (found,) = compiled(writer, [x], [best])(rows)
     values, scales = quantize(tied)
     step = np.abs(rows).max() * np.float32(1 / 127)

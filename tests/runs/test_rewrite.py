@@ -7,19 +7,29 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from model.artifact import Artifact
+from model.checkpoint import Checkpoint, Facts
+from model.dupmae import DupMAE
 from model.encoder import Encoder
+from model.expansion import narrowed
+from model.thaw import thaw
 from runs import rewrite
 from tests.conftest import TEXTS
 
 
 @pytest.fixture
 def out(tiny_artifact_int8: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command writes that is given the tiny artifact and a file of texts."""
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    monkeypatch.setattr(sys, "argv", ["rewrite", str(tiny_artifact_int8.path), str(tmp_path / "out"), str(texts)])
+    """Where the command writes that is given the tiny artifact and a collection."""
+    (tmp_path / "beir" / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        lines = (json.dumps({"_id": f"{number}", "text": text}) for number, text in enumerate(TEXTS))
+        (tmp_path / "beir" / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "beir" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n0\t0\t1\n3\t3\t1\n")
+    words = ["rewrite", str(tiny_artifact_int8.path), str(tmp_path / "out"), str(tmp_path / "beir")]
+    monkeypatch.setattr(sys, "argv", words)
     return tmp_path / "out"
 
 
@@ -35,9 +45,28 @@ def test_what_is_written_gives_the_same_vectors_and_names_what_it_may_serve(
         assert rewrite.same(one, two)
 
 
+def test_with_the_expansions_of_a_checkpoint_it_says_these_and_a_texts_own_words(
+    out: Path, tiny_artifact_int8: Artifact, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = thaw(tiny_artifact_int8, pad_id=0)
+    facts = Facts(dense_dim=16, history=("thawed",))
+    checkpoint = narrowed(Checkpoint(DupMAE(network), tiny_tokenizer, facts), TEXTS, share=0.9, max_tokens=64, k=32)
+    checkpoint.save(out.parent / "narrow")
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--expansions", str(out.parent / "narrow")])
+    rewrite.main()
+    new = Artifact.open(out)
+    assert new.manifest.training == {"runs": list(checkpoint.facts.history)}
+    assert 0 < new.manifest.compatible_with[tiny_artifact_int8.manifest.fingerprint] <= 1
+    encoder, allowed = Encoder(new), network.expansions
+    assert allowed is not None
+    for text, found in zip(TEXTS, encoder.encode_documents(TEXTS), strict=True):
+        assert set(found.vector.ot_indices.tolist()) <= {*allowed.tolist(), *encoder.token_ids(text)}
+    assert not set(encoder.token_ids(TEXTS[0])) <= set(allowed.tolist())
+
+
 def test_where_a_vector_changes_nothing_is_written(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bent(artifact: Artifact, rewritten=rewrite.rewritten) -> ir.Model:  # type: ignore[no-untyped-def]
-        model: ir.Model = rewritten(artifact)
+    def bent(artifact: Artifact, expansions: Tensor | None, rewritten=rewrite.rewritten) -> ir.Model:  # type: ignore[no-untyped-def]
+        model: ir.Model = rewritten(artifact, expansions)
         gain = model.graph.initializers["terms.gain"]
         assert gain.const_value is not None
         gain.const_value = ir.tensor(gain.const_value.numpy() * np.float32(1.0001), name="terms.gain")
@@ -46,7 +75,7 @@ def test_where_a_vector_changes_nothing_is_written(out: Path, monkeypatch: pytes
     monkeypatch.setattr(rewrite, "rewritten", bent)
     with pytest.raises(SystemExit, match="changed; nothing was written"):
         rewrite.main()
-    assert [path.name for path in out.parent.iterdir()] == ["texts.jsonl"]
+    assert [path.name for path in out.parent.iterdir()] == ["beir"]
 
 
 def test_a_folder_that_exists_is_refused_before_anything_is_encoded(
