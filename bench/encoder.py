@@ -8,9 +8,10 @@ over the rounds. `CLS only` is the same artifact, of whose graph nothing runs bu
 `--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask` and `token_type_ids`, mean pooled;
 `--transformers` a folder for sentence-transformers, in PyTorch; `--splade` one of its sparse encoders, run after the
 dense one, which is the way of two models to both vectors; `--fastembed` one with `model.onnx` and a tokenizer, as
-fastembed reads it. The ceiling is what ONNX Runtime reaches here with the products of a layer and of the LPU alone, a
-CPU second; operations are those of all products, of useful rows only. On a busy machine trust what is said per CPU
-second: a neighbour costs less of it.
+fastembed reads it; `--infinity` one for sentence-transformers, which wants an environment of its own (numpy 1). The
+ceiling is what ONNX Runtime reaches here with the products of a layer and of the LPU alone, a CPU second; operations
+are those of all products, of useful rows only. On a busy machine trust what is said per CPU second: a neighbour costs
+less of it.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from peers import System, open_system, session_of
 
 from model.artifact import BUNDLED, GRAPH, Artifact
@@ -36,13 +38,12 @@ WORDS = 9
 
 
 class Work(NamedTuple):
-    """Texts, and the products that they take: tokens of documents, and operations with the words and without."""
+    """Texts, and what they take: tokens of the documents, and operations of these by system."""
 
     documents: list[str]
     queries: list[str]
     tokens: int
-    fused: float
-    dense: float
+    operations: dict[str, float]
 
 
 class Rounds(NamedTuple):
@@ -77,21 +78,30 @@ def serve(pipe: Connection, system: System, threads: int, work: Work) -> None:
             pipe.send(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024)
 
 
-def read_work(corpus: Path, artifact: Artifact, count: int) -> Work:
+def read_work(corpus: Path, artifact: Artifact, before: Artifact | None, count: int) -> Work:
     with corpus.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in islice(lines, count)]
     documents = [f"{record.get('title', '')}\n{record['text']}".strip() for record in records]
     queries = [" ".join(text.split()[:WORDS]) for text in documents]
-    import onnx_ir as ir
-
     encoder = Encoder(artifact, threads=1)
     lengths = np.array([len(encoder.tokenize_document(text).ids) for text in documents])
+    fused, dense = operations(artifact, lengths)
+    old = operations(before, lengths)[0] if before else 0.0
+    return Work(documents, queries, int(lengths.sum()), {"fused": fused, "CLS only": dense, "before": old})
+
+
+def operations(artifact: Artifact, lengths: NDArray[np.int64]) -> tuple[float, float]:
+    """Of all products with the words and without; with an expansion vocabulary, a text's own others not counted."""
+    import onnx_ir as ir
+
+    from model.graph import EXPANSIONS
+
     arrays = {value.name: value.shape for value in ir.load(artifact.path / GRAPH).graph.initializers.values()}
     layers = sum(bool(re.search(r"layer\.\d+\.output\.dense\.weight$", str(name))) for name in arrays)
     V, d = next(shape.numpy() for name, shape in arrays.items() if str(name).endswith("word_embeddings.weight"))
+    words = arrays[EXPANSIONS].numpy()[0] if EXPANSIONS in arrays else V
     dense = float((lengths * layers * 24 * d * d).sum() + (lengths**2 * layers * 4 * d).sum())
-    fused = dense + float(((lengths - 2) * (2 * d * V + 2 * d * d)).sum())
-    return Work(documents, queries, int(lengths.sum()), fused, dense)
+    return dense + float(((lengths - 2) * (2 * d * words + 2 * d * d)).sum()), dense
 
 
 def ceiling(rows: int, inner: int, outer: int, *, quantized: bool) -> float:
@@ -148,7 +158,7 @@ def measure(systems: dict[str, System], threads: int, work: Work, rounds: int) -
 
 
 def summary(found: dict[str, Rounds], work: Work) -> dict[str, dict[str, float]]:
-    base, count = found["fused"], len(work.documents)
+    base, count, dense = found["fused"], len(work.documents), work.operations["CLS only"]
     return {
         name: {
             "documents/s": count / statistics.median(one.seconds),
@@ -163,15 +173,11 @@ def summary(found: dict[str, Rounds], work: Work) -> dict[str, dict[str, float]]
             "time of a query, fused = 1": median_ratio(
                 [statistics.median(ms) for ms in one.ms], [statistics.median(ms) for ms in base.ms]
             ),
-            "Gop per CPU second": operations(name, work) / statistics.median(one.cpu) / 1e9,
+            "Gop per CPU second": work.operations.get(name, dense) / statistics.median(one.cpu) / 1e9,
             "peak MB": one.peak_mb,
         }
         for name, one in found.items()
     }
-
-
-def operations(name: str, work: Work) -> float:
-    return work.fused if name in ("fused", "before") else work.dense
 
 
 def median_ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
@@ -190,6 +196,7 @@ def main() -> None:
     parser.add_argument("--transformers", type=Path, help="a folder for sentence-transformers")
     parser.add_argument("--splade", type=Path, help="a folder for its sparse encoder, after --transformers")
     parser.add_argument("--fastembed", type=Path, help="a folder for fastembed")
+    parser.add_argument("--infinity", type=Path, help="a folder for infinity")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.splade and not given.transformers:
@@ -202,9 +209,11 @@ def main() -> None:
         "sentence-transformers": System("transformers", given.transformers),
         "and SPLADE after it": System("two models", given.splade, given.transformers),
         "fastembed": System("fastembed", given.fastembed),
+        "infinity": System("infinity", given.infinity),
     }
     systems = {name: system for name, system in asked.items() if system.path}
-    work = read_work(given.corpus, Artifact.open(given.artifact), given.documents)
+    before = Artifact.open(given.before) if given.before else None
+    work = read_work(given.corpus, Artifact.open(given.artifact), before, given.documents)
     limits = {
         f"{what} {'int8' if quantized else 'fp32'}": ceiling(*shape, quantized=quantized) / 1e9
         for what, shape in {"layer": (512, 384, 1536), "LPU": (254, 384, 30522)}.items()

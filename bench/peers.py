@@ -32,6 +32,8 @@ def open_system(system: System, threads: int) -> tuple[Encode, Encode]:
         return open_dense(system.path, threads)
     if system.kind == "fastembed":
         return open_fastembed(system.path, threads)
+    if system.kind == "infinity":
+        return open_infinity(system.path, threads)
     encoder = Encoder(Artifact.open(system.path), threads=threads)
     if system.kind == "cls":
         encoder._session = Cut(system.path / GRAPH)
@@ -123,5 +125,23 @@ def open_fastembed(folder: Path, threads: int) -> tuple[Encode, Encode]:
 
     def encode(texts: Sequence[str]) -> object:
         return list(model.embed(texts))
+
+    return encode, encode
+
+
+def open_infinity(folder: Path, threads: int) -> tuple[Encode, Encode]:
+    """Its engine without the HTTP around it, in PyTorch; it cuts texts at what the folder says of the model."""
+    import asyncio
+
+    import torch
+    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+    torch.set_num_threads(threads)
+    arguments = EngineArgs(model_name_or_path=str(folder), engine="torch", device="cpu", model_warmup=False)
+    engine, loop = AsyncEmbeddingEngine.from_args(arguments), asyncio.new_event_loop()
+    loop.run_until_complete(engine.astart())
+
+    def encode(texts: Sequence[str]) -> object:
+        return loop.run_until_complete(engine.embed(sentences=list(texts)))
 
     return encode, encode

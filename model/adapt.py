@@ -168,7 +168,8 @@ def _made_by(
     start: Checkpoint, texts: Sequence[Path], records: Sequence[Records], options: AdaptOptions
 ) -> dict[str, JsonValue]:
     weights = hashlib.sha256()
-    for tensor in start.model.encoder.state_dict().values():
+    encoder = start.model.encoder
+    for tensor in (*encoder.state_dict().values(), *([] if encoder.expansions is None else [encoder.expansions])):
         weights.update(tensor.numpy().tobytes())
     try:
         stats = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in texts]

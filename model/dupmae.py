@@ -124,13 +124,13 @@ class FusedEncoder(nn.Module):
         reduced: Tensor = self.project(hidden[:, 0])
         return reduced
 
-    def sayable(self, input_ids: Tensor, keep: Tensor) -> Tensor:
-        """(B, L), (B, L) -> (B, V) bool: the words that each text may be given, which are expansions and its own."""
-        allowed = keep.new_zeros(len(keep), self.vocabulary_size)
-        if self.expansions is None:
-            return ~allowed
-        allowed[:, self.expansions] = True
-        return allowed.scatter_(1, torch.where(keep, input_ids, self.expansions[0]), True)
+    @torch.no_grad()
+    def unsayable(self, input_ids: Tensor, keep: Tensor) -> Tensor:
+        """(B, L), (B, L) -> (B, V) bool: the words that no text may be given but those that hold them."""
+        assert self.expansions is not None
+        others = keep.new_ones(len(keep), self.vocabulary_size)
+        others[:, self.expansions] = False
+        return others.scatter_(1, torch.where(keep, input_ids, self.expansions[0]), False)
 
     def bag(self, hidden: Tensor, input_ids: Tensor, keep: Tensor, k: int) -> Sparse:
         """The top-k of the bag of words; 0 where no word is. With expansions, k is at most their number.
@@ -140,12 +140,14 @@ class FusedEncoder(nn.Module):
         """
         lpu, features = self.lpu, self.lpu.features(hidden)
         pooled: Pooled = pool(features, lpu.weight, lpu.bias, keep)
-        allowed, k = self.sayable(input_ids, keep), k if self.expansions is None else min(k, len(self.expansions))
-        line = self.terms.line(pooled.values).masked_fill(~allowed, float("-inf"))
+        line = self.terms.line(pooled.values)
+        if self.expansions is not None:
+            k = min(k, len(self.expansions))
+            line = line.masked_fill(self.unsayable(input_ids, keep), float("-inf"))
         ids = line.topk(k, dim=1).indices.detach()
         mu = kept(features, lpu.weight, lpu.bias, pooled.positions.gather(1, ids), ids)
         wordless = ~keep.any(1, keepdim=True)  # its values would be those of [CLS]
-        return Sparse(ids, self.terms(mu, ids).masked_fill(wordless | ~allowed.gather(1, ids), 0))
+        return Sparse(ids, self.terms(mu, ids).masked_fill(wordless, 0))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, k: int) -> tuple[Tensor, Sparse]:
         """(B, L), (B, L) -> `cls` (B, d') and the `k` strongest terms (B, k)."""

@@ -202,7 +202,7 @@ class Encoder:
 
     def token_ids(self, text: str) -> list[int]:
         """The ordinary tokens of a text in order: untruncated, special tokens left out."""
-        return [i for i in self._tokenizer.encode(text, add_special_tokens=False).ids if i not in self._special_ids]
+        return [i for i in self._tokenizer.encode(text, add_special_tokens=False).ids if i not in self.special_ids]
 
     def tokens(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text in order, untruncated, with or without the special ones around it."""
@@ -226,7 +226,8 @@ class Encoder:
         return ids
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
+        """Of tokens that are no word, such as [CLS] and [UNK]."""
         return frozenset(i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
 
     def _tokenize_queries(self, texts: Sequence[str], k: int | None) -> list[Tokenized]:

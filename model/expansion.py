@@ -1,7 +1,8 @@
 """The expansion vocabulary: the words that a text may be given without holding them.
 
-The LPU weighs every entry of the vocabulary for every text, and costs as much as the encoder by it. But most entries
-are only ever said of texts that hold them: of the bundled model's 30,522 some 12,000 are 99 in 100 of all the words
+The LPU weighs every entry of the vocabulary for every text, which is half as much work again as the encoder's for a
+document, and more than the encoder's for a query. But most entries
+are only ever said of texts that hold them: of the bundled model's 30,522 some 11,000 are 99 in 100 of all the words
 that it adds to texts. So texts that are like what is searched are encoded once, what they are given is counted, and
 afterwards a text gets a weight for each of these entries and for each word of its own, and none for others. Matching by
 the words of the text itself is left as it is; what is lost is the rarest of what the model adds.
@@ -36,7 +37,8 @@ def narrowed(checkpoint: Checkpoint, texts: Iterable[str], *, share: float, max_
         k: Terms that a text keeps.
 
     Raises:
-        TrainingError: The texts are given no word that they do not hold.
+        TrainingError: The texts are given no word that they do not hold, or fewer than `k` in all, so that a text's own
+            might be crowded out.
     """
     encoder = checkpoint.model.encoder.eval()
     encoder.expansions = None
@@ -44,6 +46,11 @@ def narrowed(checkpoint: Checkpoint, texts: Iterable[str], *, share: float, max_
     if not counts.any():
         raise TrainingError("these texts are given no word that they do not hold; give more of them, or train first")
     words = smallest(counts, share)
+    if len(words) < k:
+        raise TrainingError(
+            f"{len(words)} words are {share:g} of what these texts are given, and a bag may have {k}; "
+            "give more texts, or a larger share"
+        )
     encoder.expansions = torch.from_numpy(words).to(encoder.special_ids.device)
     run = f"narrow to {len(words):,} of {len(counts):,} words, {share:g} of {counts.sum():,} that texts are given"
     return checkpoint._replace(facts=checkpoint.facts.after(run, expansions=len(words)))

@@ -107,7 +107,8 @@ class Heads(NamedTuple):
 
 class Words(NamedTuple):
     """The vocabulary entries that one text may be given: `expansions` (S,), always the same, and `others` (O,), which
-    are the text's own beside those, each once; int64."""
+    are the text's own beside those, each once, and at the end a special token, for which no score counts: there are
+    kernels of CUDA that refuse what is empty. int64."""
 
     expansions: ir.Value
     others: ir.Value
@@ -239,6 +240,7 @@ class EncoderGraph:
         scores = self._scores(body, self.products.best(body, rows, words), words)  # (S + O,), (V,)
         most = body.op("Reshape", k, body.constant([1]))
         if words:
+            scores = body.op("Slice", scores, body.constant([0]), body.constant([-1]))
             most = body.op("Min", most, body.op("Shape", words.expansions))
         largest, places = body.ops("TopK", scores, most, outputs=2)
         indices = body.op("Gather", body.op("Concat", *words, axis=0), places) if words else places
@@ -252,11 +254,13 @@ class EncoderGraph:
         expansions = self.encoder.expansions
         if expansions is None:
             return None
-        known = np.zeros(self.encoder.vocabulary_size, bool)
-        known[expansions] = True
-        own = writer.op("Unique", writer.op("Compress", input_ids, keep))
-        others = writer.op("Not", writer.op("Gather", writer.constant(known, "expansions.known"), own))
-        return Words(writer.constant(expansions.numpy(), EXPANSIONS), writer.op("Compress", own, others))
+        beside = np.ones(self.encoder.vocabulary_size, bool)
+        beside[expansions] = False
+        own = writer.op("Compress", input_ids, keep)
+        own = writer.op("Compress", own, writer.op("Gather", writer.constant(beside, f"{EXPANSIONS}.beside"), own))
+        none = writer.constant(self.encoder.special_ids[:1].numpy())  # no text's own
+        others = _once(writer, writer.op("Concat", own, none, axis=0))
+        return Words(writer.constant(expansions.numpy(), EXPANSIONS), others)
 
     def _scores(self, writer: Writer, mu: ir.Value, words: Words | None) -> ir.Value:
         """`TermWeights`, up to its activation, for which the k best need no others: that is monotone.
@@ -284,6 +288,16 @@ class EncoderGraph:
             self.writer.constant(self.weights[f"{name}.{kind}"], f"{name}.{kind}") for kind in ("weight", "bias")
         )
         return self.writer.op("LayerNormalization", x, scale, bias, epsilon=self.config.layer_norm_eps)
+
+
+def _once(writer: Writer, ids: ir.Value) -> ir.Value:
+    """(n,) without those that stand further ahead already: `Unique`, which CUDA has not."""
+    column, row = (writer.op("Unsqueeze", ids, writer.constant([axis])) for axis in (1, 0))
+    earlier = writer.op("Trilu", writer.op("Equal", column, row), writer.constant(-1), upper=0)  # (n, n)
+    repeated = writer.op(
+        "ReduceMax", writer.op("Cast", earlier, to=ir.DataType.INT32), writer.constant([1]), keepdims=0
+    )
+    return writer.op("Compress", ids, writer.op("Equal", repeated, writer.constant(np.int32(0))))
 
 
 def best_of(writer: Writer, rows: ir.Value, tied: ir.Value, words: Words | None) -> ir.Value:

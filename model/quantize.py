@@ -18,7 +18,7 @@ takes the error of [CLS] vectors from .10 to .07, that of words' weights from .0
 - The tied matrix lies in the file once, as (V, d). In the LPU of a document it is the left side, so that the scores of
   one entry of the vocabulary lie side by side, and it is walked over in blocks, whose scores (1 MB for 256 tokens) are
   reduced to their maximum while they are in the cache: half the time of the whole (n, V) and the maximum over its
-  columns. The left side is the unsigned one: weights lie within 0..128 there, and activations are signed. Up to 16
+  columns. The left side is the unsigned one: weights lie within 0..128 there, and activations are signed. Up to 20
   rows, which most queries have, it is the right side, signed, and laid out beforehand as the kernel reads it. Both
   give the same integers. The cost is that ONNX Runtime makes both when it loads the graph, and holds them beside the
   matrix that the embedding gathers from.
@@ -174,22 +174,16 @@ class Int8Products:
     def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
         """(n, d) -> (S + O,), (V,). One step for all rows of the text, so that the maximum is taken over integers."""
         step = writer.op("Squeeze", _two_sided(writer, rows, axes=[0, 1]))
-        best, scales = self._best(writer, rows, step, words), writer.constant(self._tied.scales, "tied.scales")
-        if words:
-            own = self._rows(writer, words.others)
-            best = writer.op("Concat", best, self._maxima(writer, [own], self._columns(writer, rows, step)), axis=0)
-            scales = words.of(writer, scales)
-        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), writer.op("Mul", scales, step))
-
-    def _best(self, writer: Writer, rows: ir.Value, step: ir.Value, words: Words | None) -> ir.Value:
-        """(n, d), () -> (S,) or (V,) integers."""
+        columns, table = self._columns(writer, rows, step), words.expansions if words else None
         few = writer.op("LessOrEqual", writer.op("Shape", rows, end=1), writer.constant([FEW]))
-        table = words.expansions if words else None
-        short, long = (
-            self._best_of_few(writer.body(), rows, step, table),
-            self._best_of_many(writer.body(), rows, step, table),
-        )
-        return writer.op("If", few, then_branch=short, else_branch=long)
+        short = self._best_of_few(writer.body(), rows, step, table)
+        long = self._best_of_many(writer.body(), columns, table)
+        best = writer.op("If", few, then_branch=short, else_branch=long)  # (S,), (V,)
+        scales = writer.constant(self._tied.scales, "tied.scales")
+        if words:
+            own = self._maxima(writer, [self._rows(writer, words.others)], columns)
+            best, scales = writer.op("Concat", best, own, axis=0), words.of(writer, scales)
+        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), writer.op("Mul", scales, step))
 
     def _best_of_few(self, writer: Writer, rows: ir.Value, step: ir.Value, words: ir.Value | None) -> ir.Graph:
         """(n, d), () -> (S,) or (V,) integers, by rows times the transposed matrix."""
@@ -197,15 +191,13 @@ class Int8Products:
         values = writer.op("QuantizeLinear", rows, step, middle)
         wide = writer.op("Cast", self._rows(writer, words), to=ir.DataType.FLOAT)
         signed = writer.op("QuantizeLinear", wide, writer.constant(np.float32(1)), writer.constant(np.int8(-LIMIT)))
-        columns = writer.op("Transpose", signed, perm=[1, 0])  # (d, V)
-        scores = writer.op("MatMulInteger", values, columns, middle)  # (n, V)
+        scores = writer.op("MatMulInteger", values, writer.op("Transpose", signed, perm=[1, 0]), middle)  # (n, V)
         best = writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
         return writer.subgraph([], [best], "few_rows")
 
-    def _best_of_many(self, writer: Writer, rows: ir.Value, step: ir.Value, words: ir.Value | None) -> ir.Graph:
-        """(n, d), () -> (S,) or (V,) integers, by blocks of the matrix times the transposed rows."""
-        best = self._maxima(writer, self._blocks(writer, words), self._columns(writer, rows, step))
-        return writer.subgraph([], [best], "many_rows")
+    def _best_of_many(self, writer: Writer, columns: ir.Value, words: ir.Value | None) -> ir.Graph:
+        """(d, n) -> (S,) or (V,) integers, by blocks of the matrix times the columns."""
+        return writer.subgraph([], [self._maxima(writer, self._blocks(writer, words), columns)], "many_rows")
 
     def _columns(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Value:
         """(n, d), () -> (d, n), int8."""

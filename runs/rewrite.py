@@ -13,7 +13,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -22,13 +22,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from model.artifact import GRAPH, MANIFEST, Artifact, Manifest, digest
-from model.checkpoint import load
+from model.checkpoint import Checkpoint, load
 from model.encoder import Encoder, Encoding, Tokenized
-from model.graph import EncoderGraph, Writer
+from model.graph import EXPANSIONS, EncoderGraph, Writer
 from model.quantize import Int8Products
 from model.thaw import thaw
 from model.vector import FusedVector
@@ -55,7 +56,10 @@ def main() -> None:
     if given.expansions:
         narrowed = load(given.expansions)
         expansions = narrowed.model.encoder.expansions
-        manifest = manifest.model_copy(update={"training": {"runs": list(narrowed.facts.history)}})
+        if problem := unlike(narrowed, old):
+            parser.error(f"{given.expansions} {problem}")
+        training = {**manifest.training, "runs": list(narrowed.facts.history)}
+        manifest = manifest.model_copy(update={"training": training, "evaluation": {}})  # which was of other vectors
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(old.path, draft)
     try:
@@ -64,12 +68,25 @@ def main() -> None:
         before, after = Encoder(old), Encoder(Artifact.open(draft))
         shares = [share for source in given.collections for share in compared(before, after, source, expansions)]
         stay = round(float(np.mean(shares)), 4)
-        served = {fingerprint: min(stay, share) for fingerprint, share in manifest.compatible_with.items()}
+        served = {one: round(stay * share, 4) for one, share in manifest.compatible_with.items()}
         manifest = _written(manifest.model_copy(update={"compatible_with": served | {old.fingerprint: stay}}), draft)
         draft.rename(given.out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     print(f"{manifest.fingerprint}, compatible {stay:g}")
+
+
+def unlike(narrowed: Checkpoint, artifact: Artifact) -> str:
+    """Why the artifact cannot have the checkpoint's expansions; empty if it can."""
+    words = narrowed.model.encoder.expansions
+    if words is None:
+        return "may say any word; narrow it first"
+    if not any(artifact.fingerprint[:12] in run for run in narrowed.facts.history):
+        return f"was not made from {artifact.path}; give that to `dupmae model narrow`"
+    had = thaw(artifact, pad_id=0).expansions
+    if had is not None and not torch.isin(words, had).all():
+        return f"has words that {artifact.path} cannot say; begin with an artifact that can"
+    return ""
 
 
 def _written(manifest: Manifest, folder: Path) -> Manifest:
@@ -85,7 +102,10 @@ def rewritten(artifact: Artifact, expansions: Tensor | None) -> ir.Model:
     features, keep = (present(node.inputs[0]) for node in islice(loop.attributes["body"].as_graph(), 2))  # Gather
     inputs = {value.name: value for value in model.graph.inputs}
     encoder = thaw(artifact, pad_id=0)
-    encoder.expansions = expansions
+    if expansions is not None:
+        encoder.expansions = expansions
+    for name in [name for name in model.graph.initializers if name.startswith(EXPANSIONS)]:
+        del model.graph.initializers[name]
     graph = EncoderGraph(encoder, partial(Int8Products, inputs={}))
     graph.writer = Writer(model.graph.initializers)
     count = present(present(loop.inputs[0]).producer())
@@ -131,7 +151,7 @@ def strays(before: Encoder, after: Encoder, texts: Sequence[str], expansions: Te
         (Encoder.encode_documents, Encoder.tokenize_document),
     ):
         for text, old, new in zip(texts, encode(before, texts, k=k), encode(after, texts), strict=True):
-            if not same(without(old, tokenize(before, text), expansions), new):
+            if not same(without(old, tokenize(before, text), before.special_ids, expansions), new):
                 yield text
 
 
@@ -140,12 +160,12 @@ def best(run: Mapping[str, float]) -> set[str]:
     return set(sorted(run, key=lambda id: (-run[id], id))[:TOP])
 
 
-def without(encoding: Encoding, tokens: Tokenized, expansions: Tensor | None) -> Encoding:
+def without(encoding: Encoding, tokens: Tokenized, special: Set[int], expansions: Tensor | None) -> Encoding:
     """What is left of an encoding with all its words where only expansions and the text's own may be."""
     if expansions is None:
         return encoding
     vector = encoding.vector
-    kept = np.isin(vector.ot_indices, np.union1d(expansions.numpy(), tokens.ids[1:-1]))  # [CLS] and [SEP] are no words
+    kept = np.isin(vector.ot_indices, [*expansions.tolist(), *set(tokens.ids).difference(special)])
     left = FusedVector(vector.cls, vector.ot_indices[kept], vector.ot_values[kept])
     return replace(encoding, vector=truncate(left, tokens.k))
 

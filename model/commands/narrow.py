@@ -1,7 +1,7 @@
 """`dupmae model narrow`: which words the model may add to a text."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +18,13 @@ def narrow(
     share: Annotated[
         float, typer.Option(min=0.5, max=1, help="Of the words that these texts are given without holding them.")
     ] = 0.99,
-    k: Annotated[int | None, typer.Option(min=1, help="Terms a text keeps; those of a passage in training.")] = None,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="Terms a text keeps, queries too; those of a passage in training.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=8, help="Of a text that are read.")] = 256,
-    sample: Annotated[int, typer.Option(min=1, help="Texts, from the beginning of the files.")] = 20_000,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Texts, from the beginning of each file the same number.")
+    ] = 20_000,
     restart: Restart = False,
 ) -> None:
     """Leave out of the words that may be added to a text those that hardly any text is given; encoding gets faster.
@@ -36,7 +40,7 @@ def narrow(
         raise TrainingError(f"{out} is there already; name another folder, or give --restart to replace it")
     checkpoint = load(start)
     k = k or checkpoint.facts.k_document or 128
-    read = saying(islice(read_texts(texts), sample))
+    read = saying(chain.from_iterable(islice(read_texts([file]), -(-sample // len(texts))) for file in texts))
     after = narrowed(checkpoint, read, share=share, max_tokens=max_tokens, k=k)
     after.save(out)
     typer.echo(f"{out}: {after.facts.history[-1]}")

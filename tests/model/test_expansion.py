@@ -144,6 +144,11 @@ def test_no_fewer_entries_have_the_share(counts: list[int], share: float) -> Non
     assert (np.diff(found) > 0).all()
 
 
+def test_a_vocabulary_smaller_than_a_bag_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(TrainingError, match=r"\d+ words are 0.5 of .* a bag may have 64"):
+        narrowed(checkpoint, TEXTS, share=0.5, max_tokens=64, k=64)
+
+
 def test_texts_that_are_given_nothing_are_refused(checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         checkpoint.model.encoder.terms.bias.fill_(-1e6)

@@ -8,14 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from model.artifact import Artifact
-from model.checkpoint import Checkpoint, Facts
-from model.dupmae import DupMAE
+from model.checkpoint import Checkpoint, Facts, load
 from model.encoder import Encoder
 from model.expansion import narrowed
-from model.thaw import thaw
 from runs import rewrite
 from tests.conftest import TEXTS
 
@@ -45,23 +42,53 @@ def test_what_is_written_gives_the_same_vectors_and_names_what_it_may_serve(
         assert rewrite.same(one, two)
 
 
-def test_with_the_expansions_of_a_checkpoint_it_says_these_and_a_texts_own_words(
-    out: Path, tiny_artifact_int8: Artifact, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = thaw(tiny_artifact_int8, pad_id=0)
-    facts = Facts(dense_dim=16, history=("thawed",))
-    checkpoint = narrowed(Checkpoint(DupMAE(network), tiny_tokenizer, facts), TEXTS, share=0.9, max_tokens=64, k=32)
+@pytest.fixture
+def narrow(out: Path, tiny_artifact_int8: Artifact) -> Checkpoint:
+    """The network of the tiny artifact, narrowed and saved beside where the command writes."""
+    checkpoint = narrowed(load(tiny_artifact_int8.path), TEXTS, share=0.9, max_tokens=64, k=32)
     checkpoint.save(out.parent / "narrow")
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--expansions", str(out.parent / "narrow")])
+    return checkpoint
+
+
+def test_with_the_expansions_of_a_checkpoint_it_says_these_and_a_texts_own_words(
+    out: Path, narrow: Checkpoint, tiny_artifact_int8: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = list(sys.argv)
+    monkeypatch.setattr(sys, "argv", [*words, "--expansions", str(out.parent / "narrow")])
     rewrite.main()
     new = Artifact.open(out)
-    assert new.manifest.training == {"runs": list(checkpoint.facts.history)}
-    assert 0 < new.manifest.compatible_with[tiny_artifact_int8.manifest.fingerprint] <= 1
-    encoder, allowed = Encoder(new), network.expansions
+    assert new.manifest.training == {"runs": list(narrow.facts.history)}
+    share = new.manifest.compatible_with[tiny_artifact_int8.fingerprint]
+    assert 0 < share <= 1
+    encoder, allowed = Encoder(new), narrow.model.encoder.expansions
     assert allowed is not None
     for text, found in zip(TEXTS, encoder.encode_documents(TEXTS), strict=True):
         assert set(found.vector.ot_indices.tolist()) <= {*allowed.tolist(), *encoder.token_ids(text)}
     assert not set(encoder.token_ids(TEXTS[0])) <= set(allowed.tolist())
+
+    monkeypatch.setattr(sys, "argv", ["rewrite", str(out), str(out.parent / "again"), words[-1]])
+    rewrite.main()  # what was narrowed stays so
+    again = Artifact.open(out.parent / "again")
+    pairs = zip(encoder.encode_queries(TEXTS), Encoder(again).encode_queries(TEXTS), strict=True)
+    assert all(rewrite.same(one, two) for one, two in pairs)
+    assert again.manifest.compatible_with == {tiny_artifact_int8.fingerprint: share, new.fingerprint: 1.0}
+
+
+def test_expansions_of_another_model_or_none_are_refused(
+    out: Path, narrow: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--expansions", str(out.parent / "narrow")])
+    narrow._replace(facts=Facts(dense_dim=16, expansions=narrow.facts.expansions)).save(out.parent / "narrow")
+    with pytest.raises(SystemExit, match="2"):
+        rewrite.main()
+    narrow.model.encoder.expansions = None
+    narrow._replace(facts=Facts(dense_dim=16)).save(out.parent / "narrow")
+    with pytest.raises(SystemExit, match="2"):
+        rewrite.main()
+    shown = capsys.readouterr().err
+    assert "was not made from" in shown
+    assert "may say any word" in shown
+    assert not out.exists()
 
 
 def test_where_a_vector_changes_nothing_is_written(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
