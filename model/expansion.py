@@ -1,11 +1,11 @@
 """The expansion vocabulary: the words that a text may be given without holding them.
 
 The LPU weighs every entry of the vocabulary for every text, which is half as much work again as the encoder's for a
-document, and more than the encoder's for a query. But most entries
-are only ever said of texts that hold them: of the bundled model's 30,522 some 11,000 are 99 in 100 of all the words
-that it adds to texts. So texts that are like what is searched are encoded once, what they are given is counted, and
-afterwards a text gets a weight for each of these entries and for each word of its own, and none for others. Matching by
-the words of the text itself is left as it is; what is lost is the rarest of what the model adds.
+document, and more than the encoder's for a query. But most entries are only ever said of texts that hold them: of the
+bundled model's 30,522 some 11,000 are 99 in 100 of all the words that it adds to texts. So texts that are like what is
+searched are encoded once, what they are given is counted, and afterwards a text gets a weight for each of these entries
+and for each word of its own, and none for others. Matching by the words of the text itself is left as it is; what is
+lost is the rarest of what the model adds.
 
 The network keeps all its weights, and the vocabulary can be chosen anew, larger too.
 """
