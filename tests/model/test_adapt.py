@@ -179,6 +179,17 @@ def test_another_run_is_not_gone_on_from_but_can_be_forgotten(tuned: Path, text:
     assert not list(tmp_path.glob("*.stale"))
 
 
+def test_a_start_that_was_narrowed_since_is_another_start(tuned: Path, text: Path, tmp_path: Path) -> None:
+    sources, chosen = Sources(tuned, (text,)), AdaptOptions.model_validate(BRIEF | {"pretrain_steps": 0})
+    adapt(tmp_path / "out", sources, chosen)
+    shutil.rmtree(tmp_path / "out")
+    start = load(tuned)
+    start.model.encoder.expansions = torch.arange(100)
+    start._replace(facts=start.facts.model_copy(update={"expansions": 100})).save(tuned)
+    with pytest.raises(TrainingError, match=r"start was .*--restart to begin anew"):
+        adapt(tmp_path / "out", sources, chosen)
+
+
 def test_a_folder_of_something_else_is_left_alone(tuned: Path, text: Path, tmp_path: Path) -> None:
     (tmp_path / "out.run").mkdir()
     (tmp_path / "out.run" / "thesis.txt").write_text("years of work")

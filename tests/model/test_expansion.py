@@ -190,3 +190,14 @@ def test_the_command_says_what_it_chose(checkpoint: Checkpoint, tmp_path: Path) 
     assert "0.8 of" in done.output
     again = CliRunner().invoke(model.cli.app, words)
     assert "is there already" in str(again.exception)
+
+
+def test_the_command_reads_as_many_texts_of_each_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "wide")
+    for name, texts in (("passages.txt", TEXTS[1:3]), ("queries.txt", TEXTS[3:5])):
+        (tmp_path / name).write_text("\n".join(texts))
+    words = ["narrow", str(tmp_path / "wide"), str(tmp_path / "out"), "--share", "1", "--k", "4", "--sample", "2"]
+    done = CliRunner().invoke(model.cli.app, [*words, str(tmp_path / "passages.txt"), str(tmp_path / "queries.txt")])
+    assert done.exit_code == 0, done.output
+    wanted = narrowed(checkpoint, [TEXTS[1], TEXTS[3]], share=1, max_tokens=256, k=4)
+    assert load(tmp_path / "out").facts.history == wanted.facts.history
