@@ -108,7 +108,7 @@ def ceiling(rows: int, inner: int, outer: int, *, quantized: bool) -> float:
     """Operations per CPU second of one product."""
     import onnx_ir as ir
 
-    from model.graph import Writer
+    from model.writer import Writer
 
     writer, random = Writer(), np.random.default_rng(0)
     kind = ir.DataType.UINT8 if quantized else ir.DataType.FLOAT

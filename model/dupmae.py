@@ -126,7 +126,7 @@ class FusedEncoder(nn.Module):
 
     @torch.no_grad()
     def unsayable(self, input_ids: Tensor, keep: Tensor) -> Tensor:
-        """(B, L), (B, L) -> (B, V) bool: the words that no text may be given but those that hold them."""
+        """(B, L), (B, L) -> (B, V) bool: the words that each text may not be given: neither expansions nor its own."""
         assert self.expansions is not None
         others = keep.new_ones(len(keep), self.vocabulary_size)
         others[:, self.expansions] = False

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, Heads, Weights, Words, Writer, attention, best_of, penalty
+from model.graph import TIED, Heads, Weights, Words, attention, best_of, penalty
+from model.writer import Writer
 
 LIMIT = float(np.finfo(np.float16).max) / 4
 """What products may reach on the texts of an export; the rest of float16's range is for other texts."""

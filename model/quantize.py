@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Words, Writer
+from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Words
+from model.writer import Writer
 
 LIMIT = 64
 """Weights lie within -64..64."""

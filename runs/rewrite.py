@@ -29,10 +29,11 @@ from torch import Tensor
 from model.artifact import GRAPH, MANIFEST, Artifact, Manifest, digest
 from model.checkpoint import Checkpoint, load
 from model.encoder import Encoder, Encoding, Tokenized
-from model.graph import EXPANSIONS, EncoderGraph, Writer
+from model.graph import EXPANSIONS, EncoderGraph
 from model.quantize import Int8Products
 from model.thaw import thaw
 from model.vector import FusedVector
+from model.writer import Writer
 from runs.judged_vectors import read_judged, truncate
 
 PART = 256

@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from model.graph import TIED, Heads, Writer, attention, penalty
+from model.graph import TIED, Heads, attention, penalty
 from model.quantize import BLOCK, FEW, Int8Products, Quantized, compensated, quantize
+from model.writer import Writer
 
 FLOAT, INT = ir.DataType.FLOAT, ir.DataType.INT64
 RANDOM = np.random.default_rng(5)

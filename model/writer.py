@@ -1,0 +1,76 @@
+"""An ONNX graph in the making: nodes are appended in order, and what is constant is there once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+OPSET, IR_VERSION = 21, 10
+
+
+class Writer:
+    """A graph in the making: nodes in order, and each constant once, be it new or one of those `known` by its name."""
+
+    def __init__(self, known: Mapping[str, ir.Value] | None = None) -> None:
+        self._tape = Tape()
+        self._constants = dict(known or {})
+
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """Append a node of one output."""
+        return self._tape.op(kind, inputs, attributes, domain=domain)
+
+    def ops(self, kind: str, *inputs: ir.Value | None, outputs: int, **attributes: Any) -> Sequence[ir.Value]:
+        """Append a node of several outputs."""
+        return self._tape.op_multi_out(kind, inputs, attributes, num_outputs=outputs)
+
+    def constant(self, value: Any, name: str | None = None) -> ir.Value:
+        """An array as an initializer. Only small ones may go unnamed: they are known by their value."""
+        array = np.asarray(value)
+        name = name or f"{array.dtype}_{array.tolist()}"
+        if name not in self._constants:
+            self._constants[name] = ir.Value(
+                name=name,
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                shape=ir.Shape(array.shape),
+                const_value=ir.tensor(array, name=name),
+            )
+        return self._constants[name]
+
+    def body(self) -> "Writer":
+        """A writer for a subgraph, whose constants are kept with this one's."""
+        inner = Writer()
+        inner._constants = self._constants
+        return inner
+
+    def subgraph(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], name: str) -> ir.Graph:
+        """The nodes as a body, their values named apart from those of the graph around it."""
+        for number, value in enumerate(output for node in self._tape.nodes for output in node.outputs):
+            value.name = f"{name}_{number}"
+        return ir.Graph(inputs, outputs, nodes=self._tape.nodes, name=name)
+
+    def replace(self, node: ir.Node, outputs: Sequence[ir.Value]) -> None:
+        """Put the nodes in the place of one of a finished graph, and `outputs` in that of its own, names and all."""
+        graph = node.graph
+        assert isinstance(graph, ir.Graph)
+        for new, old in zip(outputs, node.outputs, strict=True):
+            new.name, new.type, new.shape, old.name = old.name, old.type, old.shape, None
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        graph.insert_before(node, self._tape.nodes)
+        graph.remove(node, safe=True)
+        for name, constant in self._constants.items():
+            if name not in graph.initializers:
+                graph.register_initializer(constant)
+
+    def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+        """The finished model."""
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self._tape.nodes,
+            initializers=list(self._constants.values()),
+            opset_imports={"": OPSET, "com.microsoft": 1},
+            name="dupmae",
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="dupmae-search")
