@@ -12,6 +12,8 @@ fastembed reads it; `--infinity` one for sentence-transformers, which wants an e
 ceiling is what ONNX Runtime reaches here with the products of a layer and of the LPU alone, a CPU second; operations
 are those of all products, of useful rows only. On a busy machine trust what is said per CPU second: a neighbour costs
 less of it.
+
+On a GPU, artifacts (fp16 or fp32) and PyTorch (float16) only: `--provider cuda --artifact FP16 --documents 4000`.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from peers import System, open_system, session_of
+from peers import Place, System, open_system, session_of
 
 from model.artifact import BUNDLED, GRAPH, Artifact
 from model.encoder import Encoder
@@ -55,9 +57,9 @@ class Rounds(NamedTuple):
     peak_mb: float
 
 
-def serve(pipe: Connection, system: System, threads: int, work: Work) -> None:
+def serve(pipe: Connection, system: System, place: Place, work: Work) -> None:
     """Answers "documents" with seconds and those of CPU time, "queries" with milliseconds of each, "memory" with MB."""
-    documents, queries = open_system(system, threads)
+    documents, queries = open_system(system, place)
     documents(work.documents[:8])
     queries(work.queries[:1])
     pipe.send("ready")
@@ -132,12 +134,12 @@ def ceiling(rows: int, inner: int, outer: int, *, quantized: bool) -> float:
     return best
 
 
-def measure(systems: dict[str, System], threads: int, work: Work, rounds: int) -> dict[str, Rounds]:
+def measure(systems: dict[str, System], place: Place, work: Work, rounds: int) -> dict[str, Rounds]:
     """Of each system: seconds of each round, milliseconds of each query, peak memory."""
     context, pipes = get_context("spawn"), {}
     for name, system in systems.items():
         pipes[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, system, threads, work), daemon=True).start()
+        context.Process(target=serve, args=(theirs, system, place, work), daemon=True).start()
     found: dict[str, Rounds] = {name: Rounds([], [], [], 0.0) for name in systems}
     for pipe in pipes.values():
         assert pipe.recv() == "ready"
@@ -190,6 +192,10 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--provider", choices=("cpu", "cuda"), default="cpu", help="where artifacts, and --transformers, run"
+    )
+    parser.add_argument("--batch-tokens", type=int, default=32768, help="padded tokens that a GPU has at a time")
     parser.add_argument("--artifact", type=Path, default=BUNDLED)
     parser.add_argument("--before", type=Path, help="another artifact to compare with")
     parser.add_argument("--dense", type=Path, help="a dense encoder in ONNX")
@@ -201,6 +207,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.splade and not given.transformers:
         parser.error("--splade is measured after a dense encoder: give --transformers too")
+    if given.provider == "cuda" and (given.dense or given.fastembed or given.infinity):
+        parser.error("--dense, --fastembed and --infinity are measured on a CPU: leave them out with --provider cuda")
     asked = {
         "fused": System("fused", given.artifact),
         "CLS only": System("cls", given.artifact),
@@ -218,12 +226,15 @@ def main() -> None:
         f"{what} {'int8' if quantized else 'fp32'}": ceiling(*shape, quantized=quantized) / 1e9
         for what, shape in {"layer": (512, 384, 1536), "LPU": (254, 384, 30522)}.items()
         for quantized in (True, False)
+        if given.provider == "cpu"
     }
-    found = summary(measure(systems, given.threads, work, given.rounds), work)
+    place = Place(given.provider, given.threads, given.batch_tokens)
+    found = summary(measure(systems, place, work, given.rounds), work)
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     length = work.tokens / len(work.documents)
     print(f"{len(work.documents)} documents of {length:.0f} tokens, {given.rounds} rounds, {machine}")
-    print("ceiling, Gop per CPU second: " + ", ".join(f"{name} {value:.0f}" for name, value in limits.items()))
+    if limits:
+        print("ceiling, Gop per CPU second: " + ", ".join(f"{name} {value:.0f}" for name, value in limits.items()))
     print_table(found)
     if given.json:
         record = {"machine": machine, "threads": given.threads, "ceiling, Gop per CPU second": limits, "systems": found}

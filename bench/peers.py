@@ -1,6 +1,7 @@
 """Encoders that `encoder.py` measures: the artifact, what is left of it without the words, and others' ways."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +10,17 @@ import onnxruntime
 
 from model.artifact import BUNDLED, GRAPH, Artifact
 from model.encoder import Encoder
+from model.session import Provider
 
 Encode = Callable[[Sequence[str]], object]
+
+
+class Place(NamedTuple):
+    """Where systems run, with how many threads on a CPU, and how many padded tokens on a GPU at a time."""
+
+    provider: Provider
+    threads: int
+    batch_tokens: int
 
 
 class System(NamedTuple):
@@ -21,36 +31,39 @@ class System(NamedTuple):
     dense: Path | None = None
 
 
-def open_system(system: System, threads: int) -> tuple[Encode, Encode]:
+def open_system(system: System, place: Place) -> tuple[Encode, Encode]:
     """Functions that encode documents, and queries."""
+    threads = place.threads
     if system.kind == "transformers":
-        return open_transformers(system.path, threads)
+        return open_transformers(system.path, place)
     if system.kind == "two models":
         assert system.dense is not None
-        return open_two_models(system.dense, system.path, threads)
+        return open_two_models(system.dense, system.path, place)
     if system.kind == "dense":
         return open_dense(system.path, threads)
     if system.kind == "fastembed":
         return open_fastembed(system.path, threads)
     if system.kind == "infinity":
         return open_infinity(system.path, threads)
-    encoder = Encoder(Artifact.open(system.path), threads=threads)
+    encoder = Encoder(
+        Artifact.open(system.path), provider=place.provider, threads=threads, max_batch_tokens=place.batch_tokens
+    )
     if system.kind == "cls":
-        encoder._session = Cut(system.path / GRAPH)
+        encoder._session = Cut(system.path / GRAPH, place.provider)
     return encoder.encode_documents, encoder.encode_queries
 
 
 class Cut:
     """A session of what leads to [CLS]; the bag of words is of one entry, the same for all."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, provider: Provider) -> None:
         import onnx_ir as ir
         from onnx_ir.passes.common import RemoveUnusedNodesPass
 
         model = ir.load(path)
         del model.graph.outputs[1:]
         RemoveUnusedNodesPass()(model)
-        self._session = session_of(ir.to_proto(model).SerializeToString())
+        self._session = session_of(ir.to_proto(model).SerializeToString(), provider)
 
     def run(self, _: Sequence[str], feed: dict[str, Any]) -> list[Any]:
         (cls,) = self._session.run(["cls"], feed)
@@ -71,11 +84,11 @@ class Pooled:
         return [(hidden * mask).sum(1) / mask.sum(1), *one_word(len(hidden))]
 
 
-def session_of(model: Path | bytes) -> Any:
+def session_of(model: Path | bytes, provider: Provider = "cpu") -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # a graph that was cut keeps what nothing needs any more, and each is told of
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=[f"{provider.upper()}ExecutionProvider"])
 
 
 def one_word(rows: int) -> tuple[Any, Any]:
@@ -89,23 +102,27 @@ def open_dense(path: Path, threads: int) -> tuple[Encode, Encode]:
     return encoder.encode_documents, encoder.encode_queries
 
 
-def open_transformers(path: Path, threads: int) -> tuple[Encode, Encode]:
+def open_transformers(path: Path, place: Place) -> tuple[Encode, Encode]:
+    """On a GPU in float16, and with batches as large as ours."""
     import torch
     from sentence_transformers import SentenceTransformer
 
-    torch.set_num_threads(threads)
-    model = SentenceTransformer(str(path), device="cpu")
+    torch.set_num_threads(place.threads)
+    model = SentenceTransformer(str(path), device=place.provider)
     model.max_seq_length = 256
-    return model.encode, model.encode
+    if place.provider == "cpu":
+        return model.encode, model.encode
+    documents = partial(model.half().encode, batch_size=place.batch_tokens // model.max_seq_length)
+    return documents, model.encode
 
 
-def open_two_models(dense: Path, sparse: Path, threads: int) -> tuple[Encode, Encode]:
+def open_two_models(dense: Path, sparse: Path, place: Place) -> tuple[Encode, Encode]:
     """A dense vector and then a sparse one of each text, both in PyTorch."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 
-    documents, _ = open_transformers(dense, threads)
-    words = SparseEncoder(modules=[MLMTransformer(str(sparse)), SpladePooling()], device="cpu")
+    documents, _ = open_transformers(dense, place)
+    words = SparseEncoder(modules=[MLMTransformer(str(sparse)), SpladePooling()], device=place.provider)
     words.max_seq_length = 256
 
     def encode(texts: Sequence[str]) -> object:

@@ -1,10 +1,13 @@
 """The ONNX graph of a fused encoder, written node by node from its weights.
 
 Why not trace the network: this way each product with a weight is one call that every precision answers in its own way,
-the tied matrix is one initializer, `k` is an input, and the bag of words walks over texts in a Loop. The Loop drops
-padding and special tokens before the LPU, and of its (L, V) scores only one text's exist at a time (15 MB at 128
-tokens, which stays in cache; the whole batch's would be 250 MB and slower). An encoder with an expansion vocabulary
-(`model.expansion`) has scores for its entries and for the words of the text, and no others are computed.
+the tied matrix is one initializer, and `k` is an input. Before the LPU, whose work grows with its rows, the words of
+each text are moved ahead of special tokens and padding, which are then cut off as far as the batch allows. Of its
+(B, n, V) scores only those of a block of the vocabulary exist at a time, since more would not stay in the cache. An
+encoder with an expansion vocabulary (`model.expansion`) has scores for its entries and for the words of the text, and
+no others are computed.
+
+There is no loop: on a GPU a batch is a few hundred kernels, however many texts it has.
 
 `export` compares the result with PyTorch, so this second statement of the network cannot drift unseen.
 """
@@ -25,8 +28,12 @@ if TYPE_CHECKING:
 TIED = "bert.embeddings.word_embeddings.weight"
 TRANSFORM = "cls.predictions.transform"
 EXPANSIONS = "expansions"
+ORDINARY = "ordinary"
 
 GELU_MINIMUM = -0.17
+
+BLOCK = 1024
+"""Entries of the vocabulary whose scores exist at a time."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -39,16 +46,11 @@ class Heads(NamedTuple):
 
 
 class Words(NamedTuple):
-    """The vocabulary entries that one text may be given: `expansions` (S,), always the same, and `others` (O,), which
-    are the text's own beside those, each once, and at the end a special token, for which no score counts: there are
-    kernels of CUDA that refuse what is empty. int64."""
+    """The vocabulary entries that texts may be given: `expansions` (S,), the same for all, and `own` (B, n), the words
+    of each text, of which those count that `_fresh` names. int64."""
 
     expansions: ir.Value
-    others: ir.Value
-
-    def of(self, writer: Writer, table: ir.Value) -> ir.Value:
-        """Their rows of a table: (V, ..) -> (S + O, ..). The first part is made when the graph is loaded."""
-        return writer.op("Concat", *(writer.op("Gather", table, some) for some in self), axis=0)
+    own: ir.Value
 
 
 class Products(Protocol):
@@ -60,8 +62,9 @@ class Products(Protocol):
     def linear(self, writer: Writer, x: ir.Value, name: str, *, lowest: float | None = None) -> ir.Value:
         """`x @ weight.T + bias` of the layer of this name: (.., K) -> (.., N); `lowest` is a known bound of `x`."""
 
-    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
-        """The largest product of any row with each row of these words of the tied matrix: (n, d) -> (S + O,), (V,)."""
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
+        """The largest product of any row of a text with each row of these words of the tied matrix: (B, n, d) -> (B, S)
+        and (B, n) of the text's own; (B, V) alone if every word may be given."""
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L), 1 for tokens and 0 for padding, in the form that `attend` wants."""
@@ -87,9 +90,9 @@ class FloatProducts:
         bias = self._weights.get(f"{name}.bias")
         return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
 
-    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
-        """(n, d) -> (S + O,), (V,)."""
-        return best_of(writer, rows, self._tied(writer), words)
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
+        """(B, n, d) -> (B, S) and (B, n), or (B, V)."""
+        return best_of(writer, rows, self._tied(writer), words, largest_product)
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L) -> (B, 1, 1, L), 0 or -1e9."""
@@ -122,8 +125,7 @@ class EncoderGraph:
         k = _value("k", ir.DataType.INT64, [])
         hidden = self._trunk(input_ids, attention_mask)
         cls = self.products.linear(writer, writer.op("Gather", hidden, writer.constant(0), axis=1), "project")
-        features = self._norm(writer.op("Gelu", self._linear(hidden, f"{TRANSFORM}.dense")), f"{TRANSFORM}.LayerNorm")
-        indices, values = self.bags(features, input_ids, self._ordinary(input_ids, attention_mask), k)
+        indices, values = self.bags(hidden, input_ids, attention_mask, k)
         outputs = [
             _typed(cls, "cls", ir.DataType.FLOAT, ["B", self.encoder.project.out_features]),
             _typed(indices, "ot_indices", ir.DataType.INT64, ["B", "K"]),
@@ -154,58 +156,68 @@ class EncoderGraph:
             x = self._norm(writer.op("Add", outer, x), f"{layer}.output.LayerNorm")
         return x
 
-    def _ordinary(self, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
-        """(B, L) bool: attended and not a special token."""
-        keep = self.writer.op("Cast", attention_mask, to=ir.DataType.BOOL)
-        for special in self.encoder.special_ids.tolist():
-            is_special = self.writer.op("Equal", input_ids, self.writer.constant(special))
-            keep = self.writer.op("And", keep, self.writer.op("Not", is_special))
-        return keep
+    def bags(self, hidden: ir.Value, input_ids: ir.Value, attention_mask: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
+        """(B, L, d), (B, L), (B, L), () -> indices (B, k), values (B, k); k is S at most, if there is S.
 
-    def bags(self, features: ir.Value, input_ids: ir.Value, keep: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
-        """A Loop over texts: (B, L, d), (B, L), (B, L) -> indices (B, k), values (B, k); k at most S, if there is S."""
-        text, go_on = _value("text", ir.DataType.INT64, []), _value("go_on", ir.DataType.BOOL, [])
-        body = self.writer.body()
-        states, kept = body.op("Gather", features, text), body.op("Gather", keep, text)  # (L, d), (L,)
-        rows = body.op("Compress", states, kept, axis=0)  # (n, d)
-        words = self._words(body, body.op("Gather", input_ids, text), kept)
-        wordless = body.op("Equal", body.op("Shape", rows, end=1), body.constant([0]))  # (1,)
-        scores = self._scores(body, self.products.best(body, rows, words), words)  # (S + O,), (V,)
-        most = body.op("Reshape", k, body.constant([1]))
-        if words:
-            scores = body.op("Slice", scores, body.constant([0]), body.constant([-1]))
-            most = body.op("Min", most, body.op("Shape", words.expansions))
-        largest, places = body.ops("TopK", scores, most, outputs=2)
-        indices = body.op("Gather", body.op("Concat", *words, axis=0), places) if words else places
-        values = body.op("Where", wordless, _scalar(body, 0), self._activated(body, largest))  # no maximum over nothing
-        loop = body.subgraph([text, go_on], [body.op("Identity", go_on), indices, values], "each_text")
-        count = self.writer.op("Gather", self.writer.op("Shape", keep), self.writer.constant(0))
-        return self.writer.ops("Loop", count, None, outputs=2, body=loop)
+        Of a text without a word every value is 0.
+        """
+        writer = self.writer
+        special = self.encoder.special_ids.numpy()
+        ordinary = self._among(input_ids, ORDINARY, ~_marked(special, self.encoder.vocabulary_size))
+        ordinary = writer.op("And", ordinary, writer.op("Cast", attention_mask, to=ir.DataType.BOOL))
+        seen = writer.op("Cast", ordinary, to=ir.DataType.FLOAT)
+        counts = writer.op("ReduceSum", seen, writer.constant([1]), keepdims=1)  # (B, 1)
+        places = _ahead(writer, seen, counts)  # (B, n)
+        states = writer.op("GatherND", hidden, writer.op("Unsqueeze", places, writer.constant([2])), batch_dims=1)
+        rows = self._norm(writer.op("Gelu", self._linear(states, f"{TRANSFORM}.dense")), f"{TRANSFORM}.LayerNorm")
+        if self.encoder.expansions is None:
+            (mu,) = self.products.best(writer, rows, None)
+            largest, indices = self._most(self._scores(mu, None), k)
+        else:
+            own_ids = writer.op("GatherElements", input_ids, places, axis=1)
+            words = Words(writer.constant(self.encoder.expansions.numpy(), EXPANSIONS), own_ids)
+            best = self.products.best(writer, rows, words)
+            common, own = (self._scores(mu, of) for mu, of in zip(best, words, strict=True))
+            own = writer.op("Where", self._fresh(own_ids), own, _scalar(writer, -np.inf))
+            number = writer.constant(self.encoder.expansions.numel())
+            most = writer.op("Min", k, number)
+            largest, chosen = self._most(writer.op("Concat", common, own, axis=1), most)
+            indices = _entries(writer, chosen, words, number)
+        some = writer.op("Min", counts, _scalar(writer, 1))
+        return indices, writer.op("Mul", self._activated(writer, largest), some)
 
-    def _words(self, writer: Writer, input_ids: ir.Value, keep: ir.Value) -> Words | None:
-        """(L,), (L,) -> what this text may be given; None if every text may be given any word."""
-        expansions = self.encoder.expansions
-        if expansions is None:
-            return None
-        beside = np.ones(self.encoder.vocabulary_size, bool)
-        beside[expansions] = False
-        own = writer.op("Compress", input_ids, keep)
-        own = writer.op("Compress", own, writer.op("Gather", writer.constant(beside, f"{EXPANSIONS}.beside"), own))
-        none = writer.constant(self.encoder.special_ids[:1].numpy())  # no text's own
-        others = _once(writer, writer.op("Concat", own, none, axis=0))
-        return Words(writer.constant(expansions.numpy(), EXPANSIONS), others)
+    def _among(self, ids: ir.Value, name: str, marked: NDArray[np.bool_]) -> ir.Value:
+        """Whether ids are marked in the vocabulary: (..), bool."""
+        return self.writer.op("Gather", self.writer.constant(marked, name), ids)
 
-    def _scores(self, writer: Writer, mu: ir.Value, words: Words | None) -> ir.Value:
+    def _fresh(self, ids: ir.Value) -> ir.Value:
+        """Words that are no expansion and stand nowhere before in their text: (B, n) -> (B, n) bool."""
+        writer, encoder = self.writer, self.encoder
+        assert encoder.expansions is not None
+        not_own = np.concatenate([encoder.expansions.numpy(), encoder.special_ids.numpy()])
+        beside = self._among(ids, f"{EXPANSIONS}.beside", ~_marked(not_own, encoder.vocabulary_size))
+        column, row = (writer.op("Unsqueeze", ids, writer.constant([axis])) for axis in (2, 1))
+        earlier = writer.op("Trilu", writer.op("Equal", column, row), writer.constant(-1), upper=0)  # (B, n, n)
+        repeated = writer.op(
+            "ReduceMax", writer.op("Cast", earlier, to=ir.DataType.FLOAT), writer.constant([2]), keepdims=0
+        )
+        return writer.op("And", beside, writer.op("Equal", repeated, _scalar(writer, 0)))
+
+    def _most(self, scores: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
+        """The largest of each row, and their places: (B, m), () -> (B, k), (B, k)."""
+        return self.writer.ops("TopK", scores, self.writer.op("Reshape", k, self.writer.constant([1])), outputs=2)
+
+    def _scores(self, mu: ir.Value, words: ir.Value | None) -> ir.Value:
         """`TermWeights`, up to its activation, for which the k best need no others: that is monotone.
 
         The LPU's own bias is the same at each position, so it is added here, after the maximum.
         """
-        terms = self.encoder.terms
+        writer, terms = self.writer, self.encoder.terms
         gain, bias = terms.gain.detach().numpy(), terms.bias.detach().numpy()
         shift = gain * self.weights["cls.predictions.bias"] + bias
         line = [writer.constant(gain, "terms.gain"), writer.constant(shift, "terms.shift")]
         if words:
-            line = [words.of(writer, table) for table in line]
+            line = [writer.op("Gather", table, words) for table in line]
         return writer.op("Add", writer.op("Mul", mu, line[0]), line[1])
 
     def _activated(self, writer: Writer, scores: ir.Value) -> ir.Value:
@@ -223,22 +235,57 @@ class EncoderGraph:
         return self.writer.op("LayerNormalization", x, scale, bias, epsilon=self.config.layer_norm_eps)
 
 
-def _once(writer: Writer, ids: ir.Value) -> ir.Value:
-    """(n,) without those that stand further ahead already: `Unique`, which CUDA has not."""
-    column, row = (writer.op("Unsqueeze", ids, writer.constant([axis])) for axis in (1, 0))
-    earlier = writer.op("Trilu", writer.op("Equal", column, row), writer.constant(-1), upper=0)  # (n, n)
-    repeated = writer.op(
-        "ReduceMax", writer.op("Cast", earlier, to=ir.DataType.INT32), writer.constant([1]), keepdims=0
-    )
-    return writer.op("Compress", ids, writer.op("Equal", repeated, writer.constant(np.int32(0))))
+def _ahead(writer: Writer, seen: ir.Value, counts: ir.Value) -> ir.Value:
+    """Where the tokens that are seen stand, and then the first of them again: (B, L), (B, 1) -> (B, n).
+
+    n is the most that a text of the batch has, and 1 where none has any: there are kernels that refuse what is empty.
+    What is there again changes no maximum.
+    """
+    longest = writer.op("Max", writer.op("ReduceMax", counts, writer.constant([0]), keepdims=0), _scalar(writer, 1))
+    kept, places = writer.ops("TopK", seen, writer.op("Cast", longest, to=ir.DataType.INT64), outputs=2)
+    first = writer.op("Slice", places, writer.constant([0]), writer.constant([1]), writer.constant([1]))
+    return writer.op("Where", writer.op("Cast", kept, to=ir.DataType.BOOL), places, first)
 
 
-def best_of(writer: Writer, rows: ir.Value, tied: ir.Value, words: Words | None) -> ir.Value:
-    """`Products.best` in floats: (n, d), (V, d) -> (S + O,), (V,)."""
-    if words is None:
-        return writer.op("ReduceMax", writer.op("Gemm", rows, tied, transB=1), writer.constant([0]), keepdims=0)
-    parts = (best_of(writer, rows, writer.op("Gather", tied, some), None) for some in words)
-    return writer.op("Concat", *parts, axis=0)
+def _entries(writer: Writer, places: ir.Value, words: Words, number: ir.Value) -> ir.Value:
+    """The vocabulary entries at places among expansions, of which there are `number`, and then own words: (B, k)."""
+    last = writer.op("Sub", number, writer.constant(1))
+    common = writer.op("Gather", words.expansions, writer.op("Min", places, last))
+    beyond = writer.op("Max", writer.op("Sub", places, number), writer.constant(0))
+    own = writer.op("GatherElements", words.own, beyond, axis=1)
+    return writer.op("Where", writer.op("Greater", places, last), own, common)
+
+
+def best_of(
+    writer: Writer,
+    rows: ir.Value,
+    tied: ir.Value,
+    words: Words | None,
+    product: Callable[[Writer, ir.Value, ir.Value, int], ir.Value],
+) -> Sequence[ir.Value]:
+    """`Products.best` in floats: (B, n, d), (V, d) -> (B, S) and (B, n), or (B, V).
+
+    `product` multiplies two and gives the largest along an axis of what comes out.
+    """
+    columns = (writer.op("Transpose", block, perm=[1, 0]) for block in blocks(writer, tied, words))
+    best = [writer.op("Concat", *(product(writer, rows, block, 1) for block in columns), axis=1)]
+    if words:
+        own = writer.op("Gather", tied, words.own)
+        best.append(product(writer, own, writer.op("Transpose", rows, perm=[0, 2, 1]), 2))  # of (B, n, n)
+    return best
+
+
+def largest_product(writer: Writer, left: ir.Value, right: ir.Value, axis: int) -> ir.Value:
+    """Of a matrix product the largest along an axis."""
+    return writer.op("ReduceMax", writer.op("MatMul", left, right), writer.constant([axis]), keepdims=0)
+
+
+def blocks(writer: Writer, tied: ir.Value, words: Words | None) -> Sequence[ir.Value]:
+    """The rows of all words, or of the expansions, cut along their number: once, when the graph is loaded."""
+    rows = writer.op("Gather", tied, words.expansions) if words else tied
+    number = len(np.asarray((words.expansions if words else tied).const_value))
+    sizes = [min(BLOCK, number - at) for at in range(0, number, BLOCK)]
+    return writer.ops("Split", rows, writer.constant(sizes), outputs=len(sizes), axis=0)
 
 
 def penalty(writer: Writer, attention_mask: ir.Value) -> ir.Value:
@@ -279,6 +326,13 @@ def named_weights(encoder: "FusedEncoder") -> dict[str, NDArray[np.float32]]:
             parts = [weights[f"{attention}.{part}.{kind}"] for part in ("query", "key", "value")]
             weights[f"{attention}.{kind}"] = np.concatenate(parts)
     return weights
+
+
+def _marked(entries: NDArray[np.int64], number: int) -> NDArray[np.bool_]:
+    """(number,), true at the entries."""
+    marked = np.zeros(number, bool)
+    marked[entries] = True
+    return marked
 
 
 def _scalar(writer: Writer, value: float) -> ir.Value:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, Heads, Weights, Words, attention, best_of, penalty
+from model.graph import TIED, Heads, Weights, Words, attention, best_of, largest_product, penalty
 from model.writer import Writer
 
 LIMIT = float(np.finfo(np.float16).max) / 4
@@ -82,9 +82,9 @@ class HalfProducts:
         joined = self.linear(writer, x, name)
         return attention(writer, joined, added=visible, heads=heads, product=partial(_product, writer))
 
-    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
-        """(n, d) -> (S + O,), (V,)."""
-        return _widen(writer, best_of(writer, _narrow(writer, rows), self._tied(writer), words))
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
+        """(B, n, d) -> (B, S) and (B, n), or (B, V)."""
+        return best_of(writer, rows, self._tied(writer), words, _largest_product)
 
     def _tied(self, writer: Writer) -> ir.Value:
         return writer.constant(self._weights[TIED].astype(np.float16), TIED)
@@ -92,6 +92,10 @@ class HalfProducts:
 
 def _product(writer: Writer, left: ir.Value, right: ir.Value) -> ir.Value:
     return _widen(writer, writer.op("MatMul", _narrow(writer, left), _narrow(writer, right)))
+
+
+def _largest_product(writer: Writer, left: ir.Value, right: ir.Value, axis: int) -> ir.Value:
+    return _widen(writer, largest_product(writer, _narrow(writer, left), _narrow(writer, right), axis))
 
 
 def _narrow(writer: Writer, x: ir.Value) -> ir.Value:

@@ -15,10 +15,10 @@ takes the error of [CLS] vectors from .10 to .07, that of words' weights from .0
   those texts give, is taken up by the columns that follow: GPTQ (arXiv 2210.17323). It costs nothing when served.
 - Weights use 7 of 8 bits. x86 without VNNI multiplies unsigned by signed bytes in pairs and saturates at 16 bits:
   2 * 255 * 64 = 32,640 stays below, so every kernel gives the same integers.
-- The tied matrix lies in the file once, as (V, d). In the LPU of a document it is the left side, so that the scores of
+- The tied matrix lies in the file once, as (V, d). In the LPU of documents it is the left side, so that the scores of
   one entry of the vocabulary lie side by side, and it is walked over in blocks, whose scores (1 MB for 256 tokens) are
   reduced to their maximum while they are in the cache: half the time of the whole (n, V) and the maximum over its
-  columns. The left side is the unsigned one: weights lie within 0..128 there, and activations are signed. Up to 20
+  columns. The left side is the unsigned one: weights lie within 0..128 there, and activations are signed. Up to 30
   rows, which most queries have, it is the right side, signed, and laid out beforehand as the kernel reads it. Both
   give the same integers. The cost is that ONNX Runtime makes both when it loads the graph, and holds them beside the
   matrix that the embedding gathers from.
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Words
+from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Words, blocks
 from model.writer import Writer
 
 LIMIT = 64
@@ -49,10 +49,7 @@ MIDDLE = 128
 LOW = 16
 """Zero of activations with a known lower bound, which lie within 0..255."""
 
-BLOCK = 1024
-"""Entries of the vocabulary whose scores exist at a time."""
-
-FEW = 20
+FEW = 30
 """Rows up to which the tied matrix is the right side in the LPU, as ONNX Runtime's kernels want a short query."""
 
 LEAST = np.float32(1e-12)
@@ -113,6 +110,13 @@ class Quantized(NamedTuple):
     scales: NDArray[np.float32]
 
 
+class Rounded(NamedTuple):
+    """A layer's weight, and what its input is multiplied by first: float32 (K,), if by anything."""
+
+    smoothing: NDArray[np.float32] | None
+    weight: Quantized
+
+
 def quantize(weight: NDArray[np.float32]) -> Quantized:
     """Round a matrix (N, K) to nearest, with one symmetric scale per row.
 
@@ -157,10 +161,11 @@ class Int8Products:
         self._inputs = inputs
         self._float = FloatProducts(weights)
         self._tied = quantize(weights[TIED])
+        self._width = weights[TIED].shape[1]
 
     def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
         """(B, L) -> (B, L, d)."""
-        rows = writer.op("Cast", writer.op("Gather", self._rows(writer, None), ids), to=ir.DataType.FLOAT)
+        rows = writer.op("Cast", writer.op("Gather", self._rows(writer), ids), to=ir.DataType.FLOAT)
         rows = writer.op("Sub", rows, writer.constant(np.float32(LIMIT)))
         scales = writer.op("Gather", writer.constant(self._tied.scales[:, None], "tied.scales.column"), ids)
         return writer.op("Mul", rows, scales)
@@ -172,47 +177,55 @@ class Int8Products:
         y, bias = self._product(writer, x, name, lowest), self._weights.get(f"{name}.bias")
         return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
 
-    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> ir.Value:
-        """(n, d) -> (S + O,), (V,). One step for all rows of the text, so that the maximum is taken over integers."""
-        step = writer.op("Squeeze", _two_sided(writer, rows, axes=[0, 1]))
-        columns, table = self._columns(writer, rows, step), words.expansions if words else None
-        few = writer.op("LessOrEqual", writer.op("Shape", rows, end=1), writer.constant([FEW]))
-        short = self._best_of_few(writer.body(), rows, step, table)
-        long = self._best_of_many(writer.body(), columns, table)
-        best = writer.op("If", few, then_branch=short, else_branch=long)  # (S,), (V,)
+    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
+        """(B, n, d) -> (B, S) and (B, n), or (B, V). A text has one step, so that the maximum is one of integers."""
+        steps = writer.op("Squeeze", _two_sided(writer, rows, axes=[1, 2]), writer.constant([1, 2]))  # (B,)
+        values = writer.op("QuantizeLinear", rows, steps, axis=0, output_dtype=ir.DataType.INT8)
+        few = writer.op("LessOrEqual", writer.op("Size", values), writer.constant(FEW * self._width))
+        short = self._best_of_few(writer.body(), rows, steps, words)
+        long = self._best_of_many(writer.body(), values, words)
+        best = [writer.op("If", few, then_branch=short, else_branch=long)]  # (B, S) or (B, V)
+        if words:
+            columns = writer.op("Transpose", values, perm=[0, 2, 1])
+            scores = self._times(writer, writer.op("Gather", self._rows(writer), words.own), columns)  # (B, n, n)
+            best.append(writer.op("ReduceMax", scores, writer.constant([2]), keepdims=0))
+        column = writer.op("Unsqueeze", steps, writer.constant([1]))
+        return [self._meant(writer, mu, column, of) for mu, of in zip(best, words or [None], strict=True)]
+
+    def _meant(self, writer: Writer, best: ir.Value, steps: ir.Value, words: ir.Value | None) -> ir.Value:
+        """What integers stand for: (B, m), (B, 1), (m,) or (B, m) -> (B, m)."""
         scales = writer.constant(self._tied.scales, "tied.scales")
         if words:
-            own = self._maxima(writer, [self._rows(writer, words.others)], columns)
-            best, scales = writer.op("Concat", best, own, axis=0), words.of(writer, scales)
-        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), writer.op("Mul", scales, step))
+            scales = writer.op("Gather", scales, words)
+        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), writer.op("Mul", scales, steps))
 
-    def _best_of_few(self, writer: Writer, rows: ir.Value, step: ir.Value, words: ir.Value | None) -> ir.Graph:
-        """(n, d), () -> (S,) or (V,) integers, by rows times the transposed matrix."""
+    def _best_of_few(self, writer: Writer, rows: ir.Value, steps: ir.Value, words: Words | None) -> ir.Graph:
+        """(B, n, d), (B,) -> (B, S) or (B, V) integers, by rows times the transposed matrix."""
         middle = writer.constant(np.uint8(MIDDLE))
-        values = writer.op("QuantizeLinear", rows, step, middle)
-        wide = writer.op("Cast", self._rows(writer, words), to=ir.DataType.FLOAT)
+        zeros = writer.op("Expand", middle, writer.op("Shape", steps))
+        values = writer.op("QuantizeLinear", rows, steps, zeros, axis=0)
+        table = writer.op("Gather", self._rows(writer), words.expansions) if words else self._rows(writer)
+        wide = writer.op("Cast", table, to=ir.DataType.FLOAT)
         signed = writer.op("QuantizeLinear", wide, writer.constant(np.float32(1)), writer.constant(np.int8(-LIMIT)))
-        scores = writer.op("MatMulInteger", values, writer.op("Transpose", signed, perm=[1, 0]), middle)  # (n, V)
-        best = writer.op("ReduceMax", scores, writer.constant([0]), keepdims=0)
+        scores = writer.op("MatMulInteger", values, writer.op("Transpose", signed, perm=[1, 0]), middle)  # (B, n, V)
+        best = writer.op("ReduceMax", scores, writer.constant([1]), keepdims=0)
         return writer.subgraph([], [best], "few_rows")
 
-    def _best_of_many(self, writer: Writer, columns: ir.Value, words: ir.Value | None) -> ir.Graph:
-        """(d, n) -> (S,) or (V,) integers, by blocks of the matrix times the columns."""
-        return writer.subgraph([], [self._maxima(writer, self._blocks(writer, words), columns)], "many_rows")
+    def _best_of_many(self, writer: Writer, values: ir.Value, words: Words | None) -> ir.Graph:
+        """(B, n, d) -> (B, S) or (B, V) integers, by blocks of the matrix times the columns."""
+        lines = writer.op("Reshape", values, writer.constant([-1, self._width]))
+        columns = writer.op("Transpose", lines, perm=[1, 0])  # (d, B * n)
+        texts = writer.op("Concat", writer.constant([-1]), writer.op("Shape", values, end=2), axis=0)
+        best = []
+        for block in blocks(writer, self._rows(writer), words):
+            scores = writer.op("Reshape", self._times(writer, block, columns), texts)  # (BLOCK, B, n)
+            best.append(writer.op("ReduceMax", scores, writer.constant([2]), keepdims=0))
+        together = writer.op("Transpose", writer.op("Concat", *best, axis=0), perm=[1, 0])
+        return writer.subgraph([], [together], "many_rows")
 
-    def _columns(self, writer: Writer, rows: ir.Value, step: ir.Value) -> ir.Value:
-        """(n, d), () -> (d, n), int8."""
-        values = writer.op("QuantizeLinear", rows, step, writer.constant(np.int8(0)))
-        return writer.op("Transpose", values, perm=[1, 0])
-
-    def _maxima(self, writer: Writer, blocks: Sequence[ir.Value], columns: ir.Value) -> ir.Value:
-        """Of each row of the blocks, one below the other, the largest product with a column."""
-        zero = writer.constant(np.uint8(LIMIT))
-        best = [
-            writer.op("ReduceMax", writer.op("MatMulInteger", block, columns, zero), writer.constant([1]), keepdims=0)
-            for block in blocks
-        ]
-        return writer.op("Concat", *best, axis=0) if best[1:] else best[0]
+    def _times(self, writer: Writer, rows: ir.Value, columns: ir.Value) -> ir.Value:
+        """Rows of the tied matrix, times int8 columns."""
+        return writer.op("MatMulInteger", rows, columns, writer.constant(np.uint8(LIMIT)))
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L), as int32."""
@@ -224,31 +237,19 @@ class Int8Products:
         bias = writer.constant(self._weights[f"{name}.bias"], f"{name}.bias")
         return writer.op("MultiHeadAttention", q, k, v, bias, visible, domain="com.microsoft", num_heads=heads.number)
 
-    def _rows(self, writer: Writer, words: ir.Value | None) -> ir.Value:
-        """The tied matrix's rows of these words, or all: (W, d) or (V, d), 0..128."""
-        tied = writer.constant((self._tied.values.T + np.int8(LIMIT)).view(np.uint8), TIED)
-        return tied if words is None else writer.op("Gather", tied, words)
-
-    def _blocks(self, writer: Writer, words: ir.Value | None) -> Sequence[ir.Value]:
-        """`_rows`, cut along their number: once, when the graph is loaded."""
-        rows = self._rows(writer, words)
-        number = len(self._tied.scales) if words is None else np.asarray(words.const_value).size
-        sizes = [min(BLOCK, number - at) for at in range(0, number, BLOCK)]
-        return writer.ops("Split", rows, writer.constant(sizes), outputs=len(sizes), axis=0)
+    def _rows(self, writer: Writer) -> ir.Value:
+        """The tied matrix: (V, d), 0..128."""
+        return writer.constant((self._tied.values.T + np.int8(LIMIT)).view(np.uint8), TIED)
 
     def _product(self, writer: Writer, x: ir.Value, name: str, lowest: float | None = None) -> ir.Value:
         """`x @ weight.T`: (.., K) -> (.., N)."""
-        dense, seen = self._weights[f"{name}.weight"], self._inputs.get(name)
-        if seen and name.endswith(SMOOTHED):
-            largest = np.maximum(np.abs(dense).max(axis=0), 1e-5)
-            smoothing = np.maximum(seen.peaks, 1e-5) ** SHARE / largest ** (1 - SHARE)
-            x = writer.op("Mul", x, writer.constant(1 / smoothing, f"{name}.smoothing"))
-            dense, seen = dense * smoothing, Inputs(seen.peaks / smoothing, seen.gram / np.outer(smoothing, smoothing))
-        weight = compensated(dense, seen.gram) if seen else quantize(dense)
+        smoothing, weight = self.rounded(name)
+        if smoothing is not None:
+            x = writer.op("Mul", x, writer.constant(smoothing, f"{name}.smoothing"))
         step = _one_sided(writer, x, lowest) if lowest else _two_sided(writer, x, axes=[-1])
         zero = writer.constant(np.uint8(LOW if lowest else MIDDLE))
         zeros = writer.op("Expand", zero, writer.op("Shape", step))
-        rows = writer.op("QuantizeLinear", x, step, zeros, axis=-1, block_size=dense.shape[1])
+        rows = writer.op("QuantizeLinear", x, step, zeros, axis=-1, block_size=len(weight.values))
         product = writer.op(
             "MatMulIntegerToFloat",
             rows,
@@ -259,6 +260,18 @@ class Int8Products:
             domain="com.microsoft",
         )
         return writer.op("Mul", product, step)
+
+    def rounded(self, name: str) -> Rounded:
+        """The layer of this name."""
+        dense, seen = self._weights[f"{name}.weight"], self._inputs.get(name)
+        if seen is None:
+            return Rounded(None, quantize(dense))
+        if not name.endswith(SMOOTHED):
+            return Rounded(None, compensated(dense, seen.gram))
+        largest = np.maximum(np.abs(dense).max(axis=0), 1e-5)
+        smoothing = np.maximum(seen.peaks, 1e-5) ** SHARE / largest ** (1 - SHARE)
+        gram = seen.gram / np.outer(smoothing, smoothing)
+        return Rounded(1 / smoothing, compensated(dense * smoothing, gram))
 
 
 def _two_sided(writer: Writer, x: ir.Value, *, axes: list[int]) -> ir.Value:

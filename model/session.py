@@ -42,14 +42,30 @@ def load_session(artifact: Artifact, provider: Provider, *, arena: bool) -> Any:
     options.enable_cpu_mem_arena = arena
     if provider == "cuda":
         onnxruntime.preload_dlls()  # CUDA as pip installs it lies where no loader looks
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = onnxruntime.InferenceSession(artifact.path / GRAPH, options, providers=[wanted])
     if session.get_providers()[0] != wanted:
         raise ProviderError(
             f"asked for {wanted}, ONNX Runtime took {session.get_providers()[0]}; check the CUDA driver"
         )
+    if provider == "cuda" and (elsewhere := products_on(session, "CPUExecutionProvider")):
+        raise ProviderError(f"ONNX Runtime would multiply on the CPU: {', '.join(elsewhere)}; export with this release")
     _check_graph(session, artifact.manifest)
     return session
+
+
+def products_on(session: Any, name: str) -> list[str]:
+    """The matrix products that a session has given to a provider, by their nodes' names.
+
+    ONNX Runtime puts arithmetic with shapes on the CPU whatever is asked for, so that its option to refuse a CPU
+    altogether would refuse every graph that asks for a length.
+    """
+    return [
+        node.name
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+        if part.ep_name == name and "MatMul" in node.op_type
+    ]
 
 
 def _check_version(artifact: Artifact, version: str) -> None:

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from model.artifact import GRAPH, Artifact, ArtifactError
 from model.dupmae import FusedEncoder
-from model.graph import EXPANSIONS, TIED
+from model.graph import EXPANSIONS, ORDINARY, TIED
 from model.quantize import LIMIT
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -56,7 +56,7 @@ def _encoder(artifact: Artifact, graph: ir.Graph, arrays: Arrays, pad_id: int) -
     encoder = FusedEncoder(
         mlm,
         dense_dim=artifact.manifest.dense_dim,
-        special_ids=_special_ids(graph),
+        special_ids=_special_ids(graph, arrays),
         activation=artifact.manifest.activation,
         expansions=torch.tensor(arrays[EXPANSIONS]) if EXPANSIONS in arrays else None,
     )
@@ -135,8 +135,10 @@ def _heads(graph: ir.Graph, arrays: Arrays) -> int:
     return int(heads)
 
 
-def _special_ids(graph: ir.Graph) -> list[int]:
-    """What the input ids are compared with."""
+def _special_ids(graph: ir.Graph, arrays: Arrays) -> list[int]:
+    """What is not ordinary; older releases compared the input ids with each."""
+    if ORDINARY in arrays:
+        return np.flatnonzero(~arrays[ORDINARY]).tolist()
     compared = (node.inputs[1] for node in graph if node.op_type == "Equal")
     return [int(value.const_value.numpy()) for value in compared if value and value.const_value]
 

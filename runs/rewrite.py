@@ -1,4 +1,4 @@
-"""An int8 artifact with its loop over texts as this release writes it, from the weights that it has: no checkpoint.
+"""An int8 artifact with its graph as this release writes it, from the weights that it has: no checkpoint.
 
     python -m runs.rewrite model/pretrained OUT BEIR ... [--expansions CHECKPOINT]
 
@@ -16,9 +16,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -29,17 +28,14 @@ from torch import Tensor
 from model.artifact import GRAPH, MANIFEST, Artifact, Manifest, digest
 from model.checkpoint import Checkpoint, load
 from model.encoder import Encoder, Encoding, Tokenized
-from model.graph import EXPANSIONS, EncoderGraph
-from model.quantize import Int8Products
+from model.graph import EncoderGraph, Weights
+from model.quantize import Int8Products, Quantized, Rounded
 from model.thaw import thaw
 from model.vector import FusedVector
-from model.writer import Writer
 from runs.judged_vectors import read_judged, truncate
 
 PART = 256
 TOP = 10
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -96,33 +92,27 @@ def _written(manifest: Manifest, folder: Path) -> Manifest:
     return manifest
 
 
+class Held(Int8Products):
+    """Products with weights as they are rounded already."""
+
+    def __init__(self, weights: Weights, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(weights, {})
+        self._arrays = arrays
+
+    def rounded(self, name: str) -> Rounded:
+        """What the arrays have of the layer of this name."""
+        values, scales = (self._arrays[f"{name}.{kind}"] for kind in ("weight", "weight.scales"))
+        return Rounded(self._arrays.get(f"{name}.smoothing"), Quantized(values, scales))
+
+
 def rewritten(artifact: Artifact, expansions: Tensor | None) -> ir.Model:
-    """The artifact's graph, with another loop."""
-    model = ir.load(artifact.path / GRAPH)
-    (loop,) = (node for node in model.graph if node.op_type == "Loop")
-    features, keep = (present(node.inputs[0]) for node in islice(loop.attributes["body"].as_graph(), 2))  # Gather
-    inputs = {value.name: value for value in model.graph.inputs}
+    """The artifact's graph as this release writes it."""
+    initializers = ir.load(artifact.path / GRAPH).graph.initializers
+    arrays = {name: value.const_value.numpy() for name, value in initializers.items() if value.const_value}
     encoder = thaw(artifact, pad_id=0)
     if expansions is not None:
         encoder.expansions = expansions
-    for name in [name for name in model.graph.initializers if name.startswith(EXPANSIONS)]:
-        del model.graph.initializers[name]
-    graph = EncoderGraph(encoder, partial(Int8Products, inputs={}))
-    graph.writer = Writer(model.graph.initializers)
-    count = present(present(loop.inputs[0]).producer())
-    shape = present(present(count.inputs[0]).producer())
-    graph.writer.replace(loop, graph.bags(features, inputs["input_ids"], keep, inputs["k"]))
-    model.graph.remove([count, shape], safe=True)
-    used = {value.name for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.inputs if value}
-    for name in model.graph.initializers.keys() - used:
-        del model.graph.initializers[name]
-    return model
-
-
-def present(found: T | None) -> T:
-    """What a graph of this project has there."""
-    assert found is not None
-    return found
+    return EncoderGraph(encoder, partial(Held, arrays=arrays)).build()
 
 
 def compared(before: Encoder, after: Encoder, source: str, expansions: Tensor | None) -> Sequence[float]:

@@ -1,16 +1,23 @@
+import copy
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
-from model.artifact import Artifact, Precision
-from model.encoder import Encoder, Encoding, EncodingError
-from model.session import ProviderError
-from tests.conftest import TEXTS
+from model.artifact import GRAPH, Artifact, Precision
+from model.dupmae import FusedEncoder
+from model.encoder import Encoder, Encoding, EncodingError, NoWords
+from model.session import ProviderError, products_on
+from tests.conftest import TEXTS, export_tiny
 
 WORDLESS = ["", " \t\n", "[CLS] [SEP] [PAD]", "\x00\x07"]
 
@@ -150,11 +157,19 @@ def test_prompts_are_put_before_texts(tiny_artifact: Artifact, tiny_encoder: Enc
 
 
 def test_cuda_that_is_not_there_is_an_error_and_not_the_cpu(tiny_artifact: Artifact) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     with pytest.raises(ProviderError, match=r"has no CUDA .*pip install \"dupmae-search\[gpu\]\""):
         Encoder(tiny_artifact, provider="cuda")
+
+
+def test_where_a_session_multiplies_is_seen(tiny_artifact: Artifact) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(tiny_artifact.path / GRAPH, options, providers=["CPUExecutionProvider"])
+    graph = ir.load(tiny_artifact.path / GRAPH).graph
+    assert len(products_on(session, "CPUExecutionProvider")) == sum(node.op_type == "MatMul" for node in graph)
+    assert not products_on(session, "CUDAExecutionProvider")
 
 
 def test_an_int8_artifact_is_refused_on_cuda(tiny_artifact_int8: Artifact) -> None:
@@ -207,3 +222,30 @@ def test_an_onnx_runtime_that_multiplies_int8_wrongly_is_refused(
     with pytest.raises(ProviderError, match=r"1\.24\.4 multiplies int8 wrongly.*pip install 'onnxruntime>=1\.26'"):
         Encoder(tiny_artifact_int8)
     Encoder(tiny_artifact, threads=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
+def test_a_gpu_gives_the_vectors_of_a_cpu_and_a_text_its_own_whatever_stands_beside_it(
+    tiny_network: FusedEncoder,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    precision: Precision,
+    tolerance: float,
+) -> None:
+    network = copy.deepcopy(tiny_network)
+    network.expansions = torch.arange(0, network.vocabulary_size, 2)
+    artifact = export_tiny(network, tiny_tokenizer, tmp_path / precision, precision)
+    on_cpu, on_gpu = Encoder(artifact, threads=1), Encoder(artifact, provider="cuda")
+    wanted, together = (encoder.encode_documents(TEXTS, k=network.vocabulary_size) for encoder in (on_cpu, on_gpu))
+    alone = [on_gpu.encode_documents([text], k=network.vocabulary_size)[0] for text in TEXTS]
+    for others in (wanted, alone):
+        for one, other in zip(together, others, strict=True):
+            np.testing.assert_allclose(one.vector.cls, other.vector.cls, rtol=0, atol=tolerance)
+            words, same = (
+                dict(zip(some.vector.ot_indices, some.vector.ot_values, strict=True)) for some in (one, other)
+            )
+            for word in words.keys() | same.keys():
+                assert words.get(word, 0) == pytest.approx(same.get(word, 0), abs=tolerance)
+    with pytest.raises(NoWords, match="text 1"):
+        on_gpu.encode_queries([TEXTS[0], ""])

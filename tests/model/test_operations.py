@@ -68,16 +68,12 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Cost:
 
 
 def test_a_query_runs_no_more_kernels_than_it_did(query: Cost) -> None:
-    assert query.kernels <= 375 * ROOM
+    assert query.kernels <= 373 * ROOM
 
 
-def test_each_further_text_of_a_batch_runs_no_more_kernels_than_it_did(document: Cost, documents: Cost) -> None:
-    assert documents.kernels - document.kernels <= 76 * ROOM * (TEXTS - 1)
-
-
-def test_a_further_text_reads_its_words_once_more_and_no_layer(document: Cost, documents: Cost) -> None:
-    assert documents.weights - document.weights <= 4_359_572 * ROOM * (TEXTS - 1)
-    assert document.weights <= 17_221_094 * ROOM
+def test_more_texts_run_no_more_kernels_and_read_no_weight_again(document: Cost, documents: Cost) -> None:
+    assert documents.kernels == document.kernels <= 407 * ROOM
+    assert documents.weights == document.weights <= 29_457_079 * ROOM
 
 
 def test_a_query_reads_the_words_in_the_layout_made_beforehand(query: Cost, document: Cost) -> None:
@@ -88,5 +84,6 @@ def test_a_query_reads_the_words_in_the_layout_made_beforehand(query: Cost, docu
 
 
 def test_a_token_writes_no_more_bytes_than_it_did(query: Cost, documents: Cost) -> None:
-    assert documents.written <= 430_225 * ROOM * TEXTS * TOKENS
-    assert query.written <= 5_740_736 * ROOM
+    """A tenth of them is counted and not written: what blocks of scores are reshaped to is the same memory."""
+    assert documents.written <= 473_534 * ROOM * TEXTS * TOKENS
+    assert query.written <= 5_464_342 * ROOM

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from model.graph import TIED, Heads, attention, penalty
-from model.quantize import BLOCK, FEW, Int8Products, Quantized, compensated, quantize
+from model.graph import BLOCK, TIED, Heads, attention, penalty
+from model.quantize import FEW, Int8Products, Quantized, compensated, quantize
 from model.writer import Writer
 
 FLOAT, INT = ir.DataType.FLOAT, ir.DataType.INT64
@@ -35,17 +35,19 @@ def normal(*shape: int) -> NDArray[np.float32]:
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 70])
-def test_the_maximum_is_that_of_the_whole_vocabulary_whichever_side_the_matrix_is_on(count: int) -> None:
-    rows, tied = normal(count, 32), normal(2 * BLOCK + 77, 32)
+@pytest.mark.parametrize(("texts", "count"), [(1, 1), (1, FEW), (1, FEW + 1), (3, FEW // 3), (3, 70)])
+def test_the_maximum_is_that_of_the_whole_vocabulary_whichever_side_the_matrix_is_on(texts: int, count: int) -> None:
+    rows, tied = normal(texts, count, 32), normal(2 * BLOCK + 77, 32)
+    rows *= np.arange(1, texts + 1, dtype=np.float32)[:, None, None]  # each text has a step of its own
     tied[BLOCK] *= 50  # saturates a kernel that adds up pairs in 16 bits, if one could
-    writer, x = Writer(), given("rows", FLOAT, ["n", 32])
+    writer, x = Writer(), given("rows", FLOAT, ["B", "n", 32])
     best = Int8Products({TIED: tied}, {}).best(writer, x, None)
-    (found,) = compiled(writer, [x], [best])(rows)
+    (found,) = compiled(writer, [x], best)(rows)
     values, scales = quantize(tied)
-    step = np.abs(rows).max() * np.float32(1 / 127)
-    scores = np.rint(rows / step).astype(np.int64) @ values.astype(np.int64)
-    np.testing.assert_array_equal(found, scores.max(axis=0).astype(np.float32) * (scales * step))
+    for text, maxima in zip(rows, found, strict=True):
+        step = np.abs(text).max() * np.float32(1 / 127)
+        scores = np.rint(text / step).astype(np.int64) @ values.astype(np.int64)
+        np.testing.assert_array_equal(maxima, scores.max(axis=0).astype(np.float32) * (scales * step))
 
 
 def test_the_embedding_is_the_tied_matrix_as_it_was_rounded() -> None:
