@@ -138,14 +138,13 @@ def build_index(
                     patience_s=options.patience_s,
                     watch=progress,
                     save=making.save,
+                    optimize=partial(making.optimize, then="encoding"),
                 )
                 making.enter("encoding")
                 with encoding or encoding_here(chunker) as encoders:
                     digest = filling.run(records, encoders)
             _check_filled(making, ledger, dead)
-            making.enter("indexing")
-            patiently(store.optimize, for_s=options.patience_s)
-            making.enter("verifying")
+            making.optimize(then="verifying")
             _check_stored(making, ledger)
             rarity = patiently(partial(_rarity, store, encoder), for_s=options.patience_s)
             making.facts |= {"source_digest": digest, "rarity": rarity}
@@ -202,6 +201,12 @@ class _Making:
         self.tally.stage = state
         self.save()
         self._progress(self.tally)
+
+    def optimize(self, *, then: State) -> None:
+        """Build the indexes of what is stored, and go on to a stage."""
+        self.enter("indexing")
+        patiently(self.store.optimize, for_s=self.patience_s)
+        self.enter(then)
 
     def save(self) -> None:
         """Write the facts down as they are now, so that others see how far the build is."""

@@ -19,7 +19,7 @@ import qdrant_edge as edge
 from pydantic import ValidationError
 
 from indexer.edge_journal import EdgeJournal
-from indexer.edge_store import INDEXING_THRESHOLD_KB, EdgeStore, naming
+from indexer.edge_store import INDEXING_THRESHOLD_KB, PARTS, EdgeStore, naming
 from indexer.locks import BuildLock, changing, loading
 from indexer.store import (
     JOURNAL,
@@ -215,7 +215,10 @@ def _config(build: Build) -> edge.EdgeConfig:
             full_scan_threshold=FULL_SCAN_KB,
             memory=where,
         ),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=INDEXING_THRESHOLD_KB),
+        optimizers=edge.EdgeOptimizersConfig(
+            indexing_threshold=INDEXING_THRESHOLD_KB,
+            default_segment_number=PARTS + 1,  # one takes what is written
+        ),
         payload_memory=memory.Cold if options.on_disk_payload else memory.Cached,
         wal_enabled=False,
     )

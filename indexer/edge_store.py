@@ -37,6 +37,15 @@ INDEXING_THRESHOLD_KB = 10_000
 """A segment whose cls vectors take more is given an HNSW graph; a smaller one is scanned, fast and exact."""
 
 
+PART_POINTS = 500_000
+"""The engine searches the segments of a build at the same time, a core each, and makes one of what it has to optimize.
+A smaller one would cost more of both cores: each is a graph to search, .3 ms however small, where the words of so many
+points take 2 ms (docs/benchmarks.md)."""
+
+PARTS = 8
+"""When there are more, the engine merges the smallest, and builds their indexes anew."""
+
+
 class EdgeStore:
     """One build in a folder. Made by `EdgeEngine`."""
 
@@ -149,7 +158,7 @@ class EdgeStore:
         """
         with naming(self._build):
             info = self._shard.info()
-        waiting = max(0, 2 * info.points_count - info.indexed_vectors_count)  # every ot vector counts as indexed
+        waiting = _waiting(info)
         allowed = INDEXING_THRESHOLD_KB * 1024 // (4 * self._build.dense_dim)
         detail = f"{waiting:,} points outside HNSW, {allowed:,} may be"
         return Condition(
@@ -159,6 +168,11 @@ class EdgeStore:
             info.segments_count,
             allocated_bytes(self._folder),
         )
+
+    def ripe(self) -> bool:
+        """See `Store.ripe`."""
+        with naming(self._build):
+            return _waiting(self._shard.info()) >= PART_POINTS
 
     def optimize(self) -> None:
         """See `Store.optimize`. Durable when it returns."""
@@ -195,6 +209,11 @@ class EdgeStore:
     def _check_write(self) -> None:
         if not self._write:
             raise StoreError(f"Build {self._build.id} of index {self._build.index} is open for reading only.")
+
+
+def _waiting(info: "edge.ShardInfo") -> int:
+    """Points without a place in a graph; every ot vector counts as indexed."""
+    return max(0, 2 * info.points_count - info.indexed_vectors_count)
 
 
 def allocated_bytes(folder: Path) -> int:

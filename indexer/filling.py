@@ -107,6 +107,7 @@ class Filling:
         patience_s: float,
         watch: Callable[[Tally], None],
         save: Callable[[], None],
+        optimize: Callable[[], None],
     ) -> None:
         """Prepare to fill `store`.
 
@@ -119,8 +120,9 @@ class Filling:
             patience_s: Seconds that the store may be away.
             watch: Given the tally after every window.
             save: Called when more has become durable.
+            optimize: Called when the store is ripe for it.
         """
-        self._watch, self._save = watch, save
+        self._watch, self._save, self._optimize = watch, save, optimize
         self._store, self._ledger, self._dead, self._tally, self._base = store, ledger, dead, tally, base
         self._patiently = partial(patiently, for_s=patience_s)
         self._sha = hashlib.sha256()
@@ -226,6 +228,8 @@ class Filling:
         self._ledger.add(self._written)
         self._written = []
         self._save()
+        if self._patiently(self._store.ripe):
+            self._optimize()
         self._flushed = time.monotonic()
 
     def _remove_vanished(self) -> None:

@@ -170,6 +170,10 @@ class QdrantStore:
         green = info.status == models.CollectionStatus.GREEN
         return Condition(green, info.status.value, fields, info.segments_count, None)
 
+    def ripe(self) -> bool:
+        """See `Store.ripe`: a server sees to its segments by itself."""
+        return False
+
     def optimize(self, patience_s: float = 3600) -> None:
         """Wait until the server has built its indexes, which it does by itself and for as long as it takes.
 

@@ -214,6 +214,8 @@ def _fill(
         for build_id, lines, arrays in _blocks(path, manifest, folder):
             points = unpack(lines, arrays)
             stores[build_id].upsert(points)
+            if stores[build_id].ripe():
+                stores[build_id].optimize()
             done += len(points)
             watch(done)
         for each in held:

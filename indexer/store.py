@@ -321,6 +321,13 @@ class Store(Protocol):
     def condition(self) -> Condition:
         """Whether the indexes that search wants are there."""
 
+    def ripe(self) -> bool:
+        """Whether points enough for a part of their own have been written since the last `optimize`.
+
+        A build that is optimized whenever it is ripe comes to consist of several parts, and a query is answered by as
+        many cores.
+        """
+
     def optimize(self) -> None:
         """Build the indexes that search wants. Slow; never called in a serving process."""
 
