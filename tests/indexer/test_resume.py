@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -391,12 +392,15 @@ import sys
 from pathlib import Path
 from indexer.build import BuildOptions, build_index
 from indexer.edge import EdgeEngine
-from indexer import filling
+from indexer import edge, edge_store, filling
 from model.artifact import Artifact
 from model.encoder import Encoder
 from tests.indexer.test_resume import INDEX, documents
 filling.FLUSH_S = 0.02
-artifact, data = map(Path, sys.argv[1:])
+artifact, data = map(Path, sys.argv[1:3])
+if part_points := int(sys.argv[3]):
+    edge.INDEXING_THRESHOLD_KB = edge_store.INDEXING_THRESHOLD_KB = 1
+    edge_store.PART_POINTS = part_points
 encoder = Encoder(Artifact.open(artifact), threads=1)
 options = BuildOptions(index=INDEX, data=data, reuse=False, max_bad=200)
 ready = build_index(EdgeEngine(data), encoder, documents(6000), options)
@@ -405,8 +409,9 @@ print(ready.id)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part_points", [0, 900], ids=["whole", "in parts"])
 def test_a_process_that_is_killed_again_and_again_ends_with_the_same_index(
-    tiny_encoder: Encoder, tiny_artifact: Artifact, tmp_path: Path
+    tiny_encoder: Encoder, tiny_artifact: Artifact, tmp_path: Path, part_points: int
 ) -> None:
     data, rng, kills = tmp_path / "killed", random.Random(5), 0
     published, _ = run(EdgeEngine(data), tiny_encoder, documents(50), data, source="published before")
@@ -414,7 +419,7 @@ def test_a_process_that_is_killed_again_and_again_ends_with_the_same_index(
     before = points_of(EdgeEngine(data), published)
     began = time.monotonic()
     while True:
-        command = [sys.executable, "-c", BUILD, str(tiny_artifact.path), str(data)]
+        command = [sys.executable, "-c", BUILD, str(tiny_artifact.path), str(data), str(part_points)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             printed, _ = process.communicate(timeout=1.0 + 1.5 * rng.random() if kills < 12 else None)
@@ -429,6 +434,8 @@ def test_a_process_that_is_killed_again_and_again_ends_with_the_same_index(
     [ready, _] = engine.builds(INDEX)
     assert (ready.id, ready.state, ready.documents) == (printed.strip(), "ready", 5880)
     assert engine.published(INDEX) == published
+    with closing(engine.open(INDEX, ready.id)) as store:
+        assert (store.condition().segments > 2) == bool(part_points)
     assert_same_points(points_of(engine, published), before)
     unbroken, _ = run(EdgeEngine(tmp_path), tiny_encoder, documents(6000), tmp_path, max_bad=200)
     assert_same_points(points_of(engine, ready), points_of(EdgeEngine(tmp_path), unbroken))
