@@ -39,8 +39,8 @@ INDEXING_THRESHOLD_KB = 10_000
 
 PART_POINTS = 500_000
 """The engine searches the segments of a build at the same time, a core each, and makes one of what it has to optimize.
-A smaller one would cost more of both cores: each is a graph to search, .3 ms however small, where the words of so many
-points take 2 ms (docs/benchmarks.md)."""
+A smaller one would cost the cores more in all: each is a graph to search, .6 ms with a quarter of a million points as
+with half a million, where the words of these take 2 ms (docs/benchmarks.md)."""
 
 PARTS = 8
 """When there are more, the engine merges the smallest, and builds their indexes anew."""

@@ -7,7 +7,7 @@ each text are moved ahead of special tokens and padding, which are then cut off 
 encoder with an expansion vocabulary (`model.expansion`) has scores for its entries and for the words of the text, and
 no others are computed.
 
-There is no loop: on a GPU a batch is a few hundred kernels, however many texts it has.
+There is no loop: a batch is as many kernels as a text, each of which a GPU has to be told.
 
 `export` compares the result with PyTorch, so this second statement of the network cannot drift unseen.
 """

@@ -1,6 +1,6 @@
 """An ONNX graph in the making: nodes are appended in order, and what is constant is there once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ OPSET, IR_VERSION = 21, 10
 
 
 class Writer:
-    """A graph in the making: nodes in order, and each constant once, be it new or one of those `known` by its name."""
+    """A graph in the making: nodes in order, and each constant once."""
 
-    def __init__(self, known: Mapping[str, ir.Value] | None = None) -> None:
+    def __init__(self) -> None:
         self._tape = Tape()
-        self._constants = dict(known or {})
+        self._constants: dict[str, ir.Value] = {}
 
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Append a node of one output."""
@@ -49,19 +49,6 @@ class Writer:
         for number, value in enumerate(output for node in self._tape.nodes for output in node.outputs):
             value.name = f"{name}_{number}"
         return ir.Graph(inputs, outputs, nodes=self._tape.nodes, name=name)
-
-    def replace(self, node: ir.Node, outputs: Sequence[ir.Value]) -> None:
-        """Put the nodes in the place of one of a finished graph, and `outputs` in that of its own, names and all."""
-        graph = node.graph
-        assert isinstance(graph, ir.Graph)
-        for new, old in zip(outputs, node.outputs, strict=True):
-            new.name, new.type, new.shape, old.name = old.name, old.type, old.shape, None
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
-        graph.insert_before(node, self._tape.nodes)
-        graph.remove(node, safe=True)
-        for name, constant in self._constants.items():
-            if name not in graph.initializers:
-                graph.register_initializer(constant)
 
     def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """The finished model."""

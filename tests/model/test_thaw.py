@@ -15,7 +15,8 @@ from model.encoder import Encoder
 from model.export import BUDGETS, agreement, docstrings
 from model.graph import TIED
 from model.quantize import LIMIT
-from model.thaw import thaw
+from model.thaw import _special_ids, thaw
+from model.writer import Writer
 from tests.conftest import TEXTS, export_tiny
 
 
@@ -141,3 +142,11 @@ def test_a_graph_that_something_else_wrote_is_refused(tiny_artifact: Artifact, t
 
 def test_the_padding_token_has_an_embedding_that_does_not_learn(tiny_artifact: Artifact) -> None:
     assert thaw(tiny_artifact, pad_id=3).mlm.bert.embeddings.word_embeddings.padding_idx == 3
+
+
+def test_special_tokens_of_older_graphs_are_those_that_ids_are_compared_with() -> None:
+    writer = Writer()
+    ids = ir.Value(name="input_ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["B", "L"]))
+    outputs = [writer.op("Equal", ids, writer.constant(special)) for special in (3, 1)]
+    writer.op("Equal", ids, ids)
+    assert _special_ids(writer.model([ids], outputs).graph, {}) == [3, 1]
