@@ -3,15 +3,15 @@
     python bench/encoder.py CORPUS.jsonl --json encoder.json
     python bench/encoder.py CORPUS.jsonl --before OLD_ARTIFACT --dense model.onnx --transformers all-MiniLM-L6-v2/
 
-Every system has a process of its own, which is warm before it is asked, and the systems take turns: ratios are medians
-over the rounds. `CLS only` is the same artifact, of whose graph nothing runs but what leads to the dense vector;
-`--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask` and `token_type_ids`, mean pooled;
-`--transformers` a folder for sentence-transformers, in PyTorch; `--splade` one of its sparse encoders, run after the
-dense one, which is the way of two models to both vectors; `--fastembed` one with `model.onnx` and a tokenizer, as
-fastembed reads it; `--infinity` one for sentence-transformers, which wants an environment of its own (numpy 1). The
-ceiling is what ONNX Runtime reaches here with the products of a layer and of the LPU alone, a CPU second; operations
-are those of all products, of useful rows only. On a busy machine trust what is said per CPU second: a neighbour costs
-less of it.
+Every system has a process of its own, which is warm before it is asked, and the systems take turns in random order:
+ratios are medians over the rounds, for queries over turns of eight. `CLS only` is the same artifact, of whose graph
+nothing runs but what leads to the dense vector; `--dense` is a BERT in ONNX that takes `input_ids`, `attention_mask`
+and `token_type_ids`, mean pooled; `--transformers` a folder for sentence-transformers, in PyTorch; `--splade` one of
+its sparse encoders, run after the dense one, which is the way of two models to both vectors; `--fastembed` one with
+`model.onnx` and a tokenizer, as fastembed reads it; `--infinity` one for sentence-transformers, which wants an
+environment of its own (numpy 1). The ceiling is what ONNX Runtime reaches here with the products of a layer and of the
+LPU alone, a CPU second; operations are those of all products, of useful rows only. On a busy machine trust what is said
+per CPU second: a neighbour costs less of it.
 
 On a GPU, artifacts (fp16 or fp32) and PyTorch (float16) only: `--provider cuda --artifact FP16 --documents 4000`.
 """
@@ -38,6 +38,9 @@ from model.encoder import Encoder
 
 WORDS = 9
 
+TURN = 8
+"""Queries that a system is asked before the next one's turn: this machine's clock and caches come and go in seconds."""
+
 
 class Work(NamedTuple):
     """Texts, and what they take: tokens of the documents, and operations of these by system."""
@@ -49,7 +52,8 @@ class Work(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """What a system took: seconds and CPU seconds of the documents, milliseconds of each query; and its peak memory."""
+    """What a system took: seconds and CPU seconds of the documents, milliseconds of each query, turn by turn; and its
+    peak memory."""
 
     seconds: list[float]
     cpu: list[float]
@@ -58,19 +62,20 @@ class Rounds(NamedTuple):
 
 
 def serve(pipe: Connection, system: System, place: Place, work: Work) -> None:
-    """Answers "documents" with seconds and those of CPU time, "queries" with milliseconds of each, "memory" with MB."""
+    """Answers "documents" with seconds and those of CPU time, "memory" with MB, and where a turn of queries begins with
+    milliseconds of each."""
     documents, queries = open_system(system, place)
     documents(work.documents[:8])
     queries(work.queries[:1])
     pipe.send("ready")
-    while asked := pipe.recv():
+    while (asked := pipe.recv()) is not None:
         if asked == "documents":
             began, cpu = time.perf_counter(), time.process_time()
             documents(work.documents)
             pipe.send((time.perf_counter() - began, time.process_time() - cpu))
-        elif asked == "queries":
+        elif isinstance(asked, int):
             times = []
-            for query in work.queries:
+            for query in work.queries[asked : asked + TURN]:
                 began = time.perf_counter()
                 queries([query])
                 times.append(1000 * (time.perf_counter() - began))
@@ -135,7 +140,7 @@ def ceiling(rows: int, inner: int, outer: int, *, quantized: bool) -> float:
 
 
 def measure(systems: dict[str, System], place: Place, work: Work, rounds: int) -> dict[str, Rounds]:
-    """Of each system: seconds of each round, milliseconds of each query, peak memory."""
+    """Of each system: seconds of each round, milliseconds of each query by turns, peak memory."""
     context, pipes = get_context("spawn"), {}
     for name, system in systems.items():
         pipes[name], theirs = context.Pipe()
@@ -143,15 +148,17 @@ def measure(systems: dict[str, System], place: Place, work: Work, rounds: int) -
     found: dict[str, Rounds] = {name: Rounds([], [], [], 0.0) for name in systems}
     for pipe in pipes.values():
         assert pipe.recv() == "ready"
+    random = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, pipe in pipes.items():
-            pipe.send("documents")
-            seconds, cpu = pipe.recv()
+        for name in random.permutation(list(systems)):
+            pipes[name].send("documents")
+            seconds, cpu = pipes[name].recv()
             found[name].seconds.append(seconds)
             found[name].cpu.append(cpu)
-        for name, pipe in pipes.items():
-            pipe.send("queries")
-            found[name].ms.append(pipe.recv())
+        for turn in range(0, len(work.queries), TURN):
+            for name in random.permutation(list(systems)):
+                pipes[name].send(turn)
+                found[name].ms.append(pipes[name].recv())
     for name, pipe in pipes.items():
         pipe.send("memory")
         found[name] = found[name]._replace(peak_mb=pipe.recv())

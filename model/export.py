@@ -33,8 +33,9 @@ from model.artifact import (
 )
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder, EncodingError
-from model.graph import EncoderGraph, FloatProducts, Products, Weights
+from model.graph import EncoderGraph
 from model.half import LIMIT, HalfProducts, widest
+from model.products import FloatProducts, Products, Weights
 from model.quality import change, over_budget
 from model.quantize import Int8Products, seen_inputs
 from model.records import Records

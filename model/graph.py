@@ -12,99 +12,23 @@ There is no loop: a batch is as many kernels as a text, each of which a GPU has 
 `export` compares the result with PyTorch, so this second statement of the network cannot drift unseen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from model.products import POSITIONS, TRANSFORM, Heads, Products, Weights, Words
 from model.writer import Writer
 
 if TYPE_CHECKING:
     from model.dupmae import FusedEncoder
 
-TIED = "bert.embeddings.word_embeddings.weight"
-TRANSFORM = "cls.predictions.transform"
 EXPANSIONS = "expansions"
 ORDINARY = "ordinary"
 
 GELU_MINIMUM = -0.17
-
-BLOCK = 1024
-"""Entries of the vocabulary whose scores exist at a time."""
-
-Weights = Mapping[str, NDArray[np.float32]]
-
-
-class Heads(NamedTuple):
-    """Of attention: how many, and the width of each."""
-
-    number: int
-    width: int
-
-
-class Words(NamedTuple):
-    """The vocabulary entries that texts may be given: `expansions` (S,), the same for all, and `own` (B, n), the words
-    of each text, of which those count that `_fresh` names. int64."""
-
-    expansions: ir.Value
-    own: ir.Value
-
-
-class Products(Protocol):
-    """How a precision multiplies by weights."""
-
-    def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
-        """Rows of the tied matrix: (B, L) -> (B, L, d)."""
-
-    def linear(self, writer: Writer, x: ir.Value, name: str, *, lowest: float | None = None) -> ir.Value:
-        """`x @ weight.T + bias` of the layer of this name: (.., K) -> (.., N); `lowest` is a known bound of `x`."""
-
-    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
-        """The largest product of any row of a text with each row of these words of the tied matrix: (B, n, d) -> (B, S)
-        and (B, n) of the text's own; (B, V) alone if every word may be given."""
-
-    def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
-        """(B, L), 1 for tokens and 0 for padding, in the form that `attend` wants."""
-
-    def attend(self, writer: Writer, x: ir.Value, name: str, visible: ir.Value, heads: Heads) -> ir.Value:
-        """Attention with the joined query, key and value layer of this name, unprojected: (B, L, d) -> (B, L, d)."""
-
-
-class FloatProducts:
-    """float32 throughout."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-
-    def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
-        """(B, L) -> (B, L, d)."""
-        return writer.op("Gather", self._tied(writer), ids)
-
-    def linear(self, writer: Writer, x: ir.Value, name: str, *, lowest: float | None = None) -> ir.Value:
-        """(.., K) -> (.., N)."""
-        weight = writer.constant(self._weights[f"{name}.weight"].T.copy(), f"{name}.weight")  # (K, N)
-        y = writer.op("MatMul", x, weight)
-        bias = self._weights.get(f"{name}.bias")
-        return y if bias is None else writer.op("Add", y, writer.constant(bias, f"{name}.bias"))
-
-    def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
-        """(B, n, d) -> (B, S) and (B, n), or (B, V)."""
-        return best_of(writer, rows, self._tied(writer), words, largest_product)
-
-    def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
-        """(B, L) -> (B, 1, 1, L), 0 or -1e9."""
-        return penalty(writer, attention_mask)
-
-    def attend(self, writer: Writer, x: ir.Value, name: str, visible: ir.Value, heads: Heads) -> ir.Value:
-        """(B, L, d) -> (B, L, d)."""
-        joined = self.linear(writer, x, name)
-        return attention(writer, joined, added=visible, heads=heads, product=partial(writer.op, "MatMul"))
-
-    def _tied(self, writer: Writer) -> ir.Value:
-        return writer.constant(self._weights[TIED], TIED)
 
 
 class EncoderGraph:
@@ -136,10 +60,7 @@ class EncoderGraph:
     def _trunk(self, input_ids: ir.Value, attention_mask: ir.Value) -> ir.Value:
         """BERT: (B, L), (B, L) -> (B, L, d)."""
         writer, names = self.writer, "bert.embeddings"
-        places = (
-            self.weights[f"{names}.position_embeddings.weight"]
-            + self.weights[f"{names}.token_type_embeddings.weight"][0]
-        )
+        places = self.weights[POSITIONS] + self.weights[f"{names}.token_type_embeddings.weight"][0]
         length = writer.op("Shape", input_ids, start=1)
         used = writer.op("Slice", writer.constant(places, "places"), writer.constant([0]), length)  # (L, d)
         x = self._norm(writer.op("Add", self.products.embed(writer, input_ids), used), f"{names}.LayerNorm")
@@ -178,12 +99,12 @@ class EncoderGraph:
             words = Words(writer.constant(self.encoder.expansions.numpy(), EXPANSIONS), own_ids)
             best = self.products.best(writer, rows, words)
             common, own = (self._scores(mu, of) for mu, of in zip(best, words, strict=True))
-            own = writer.op("Where", self._fresh(own_ids), own, _scalar(writer, -np.inf))
+            own = writer.op("Where", self._fresh(own_ids), own, writer.scalar(-np.inf))
             number = writer.constant(self.encoder.expansions.numel())
             most = writer.op("Min", k, number)
             largest, chosen = self._most(writer.op("Concat", common, own, axis=1), most)
             indices = _entries(writer, chosen, words, number)
-        some = writer.op("Min", counts, _scalar(writer, 1))
+        some = writer.op("Min", counts, writer.scalar(1))
         return indices, writer.op("Mul", self._activated(writer, largest), some)
 
     def _among(self, ids: ir.Value, name: str, marked: NDArray[np.bool_]) -> ir.Value:
@@ -201,7 +122,7 @@ class EncoderGraph:
         repeated = writer.op(
             "ReduceMax", writer.op("Cast", earlier, to=ir.DataType.FLOAT), writer.constant([2]), keepdims=0
         )
-        return writer.op("And", beside, writer.op("Equal", repeated, _scalar(writer, 0)))
+        return writer.op("And", beside, writer.op("Equal", repeated, writer.scalar(0)))
 
     def _most(self, scores: ir.Value, k: ir.Value) -> Sequence[ir.Value]:
         """The largest of each row, and their places: (B, m), () -> (B, k), (B, k)."""
@@ -223,7 +144,7 @@ class EncoderGraph:
     def _activated(self, writer: Writer, scores: ir.Value) -> ir.Value:
         activation = self.encoder.terms.activation
         values = scores if activation == "raw" else writer.op("Relu", scores)
-        return writer.op("Log", writer.op("Add", values, _scalar(writer, 1))) if activation == "log1p" else values
+        return writer.op("Log", writer.op("Add", values, writer.scalar(1))) if activation == "log1p" else values
 
     def _linear(self, x: ir.Value, name: str) -> ir.Value:
         return self.products.linear(self.writer, x, name)
@@ -241,7 +162,7 @@ def _ahead(writer: Writer, seen: ir.Value, counts: ir.Value) -> ir.Value:
     n is the most that a text of the batch has, and 1 where none has any: there are kernels that refuse what is empty.
     What is there again changes no maximum.
     """
-    longest = writer.op("Max", writer.op("ReduceMax", counts, writer.constant([0]), keepdims=0), _scalar(writer, 1))
+    longest = writer.op("Max", writer.op("ReduceMax", counts, writer.constant([0]), keepdims=0), writer.scalar(1))
     kept, places = writer.ops("TopK", seen, writer.op("Cast", longest, to=ir.DataType.INT64), outputs=2)
     first = writer.op("Slice", places, writer.constant([0]), writer.constant([1]), writer.constant([1]))
     return writer.op("Where", writer.op("Cast", kept, to=ir.DataType.BOOL), places, first)
@@ -254,66 +175,6 @@ def _entries(writer: Writer, places: ir.Value, words: Words, number: ir.Value) -
     beyond = writer.op("Max", writer.op("Sub", places, number), writer.constant(0))
     own = writer.op("GatherElements", words.own, beyond, axis=1)
     return writer.op("Where", writer.op("Greater", places, last), own, common)
-
-
-def best_of(
-    writer: Writer,
-    rows: ir.Value,
-    tied: ir.Value,
-    words: Words | None,
-    product: Callable[[Writer, ir.Value, ir.Value, int], ir.Value],
-) -> Sequence[ir.Value]:
-    """`Products.best` in floats: (B, n, d), (V, d) -> (B, S) and (B, n), or (B, V).
-
-    `product` multiplies two and gives the largest along an axis of what comes out.
-    """
-    columns = (writer.op("Transpose", block, perm=[1, 0]) for block in blocks(writer, tied, words))
-    best = [writer.op("Concat", *(product(writer, rows, block, 1) for block in columns), axis=1)]
-    if words:
-        own = writer.op("Gather", tied, words.own)
-        best.append(product(writer, own, writer.op("Transpose", rows, perm=[0, 2, 1]), 2))  # of (B, n, n)
-    return best
-
-
-def largest_product(writer: Writer, left: ir.Value, right: ir.Value, axis: int) -> ir.Value:
-    """Of a matrix product the largest along an axis."""
-    return writer.op("ReduceMax", writer.op("MatMul", left, right), writer.constant([axis]), keepdims=0)
-
-
-def blocks(writer: Writer, tied: ir.Value, words: Words | None) -> Sequence[ir.Value]:
-    """The rows of all words, or of the expansions, cut along their number: once, when the graph is loaded."""
-    rows = writer.op("Gather", tied, words.expansions) if words else tied
-    number = len(np.asarray((words.expansions if words else tied).const_value))
-    sizes = [min(BLOCK, number - at) for at in range(0, number, BLOCK)]
-    return writer.ops("Split", rows, writer.constant(sizes), outputs=len(sizes), axis=0)
-
-
-def penalty(writer: Writer, attention_mask: ir.Value) -> ir.Value:
-    """What is added to attention's scores, 0 for tokens and -1e9 for padding: (B, L) -> (B, 1, 1, L)."""
-    seen = writer.op("Cast", attention_mask, to=ir.DataType.FLOAT)
-    added = writer.op("Mul", writer.op("Sub", seen, _scalar(writer, 1)), _scalar(writer, 1e9))
-    return writer.op("Unsqueeze", added, writer.constant([1, 2]))
-
-
-def attention(
-    writer: Writer,
-    joined: ir.Value,
-    *,
-    added: ir.Value,
-    heads: Heads,
-    product: Callable[[ir.Value, ir.Value], ir.Value],
-) -> ir.Value:
-    """Multi-head self-attention in float32, but for its two products: (B, L, 3 d), (B, 1, 1, L) -> (B, L, d)."""
-    split = writer.op("Reshape", joined, writer.constant([0, 0, 3, heads.number, heads.width]))
-    q, k, v = (
-        writer.op("Gather", writer.op("Transpose", split, perm=[2, 0, 3, 1, 4]), writer.constant(part))
-        for part in range(3)
-    )  # (B, H, L, d / H)
-    q = writer.op("Mul", q, _scalar(writer, heads.width**-0.5))
-    scores = product(q, writer.op("Transpose", k, perm=[0, 1, 3, 2]))  # (B, H, L, L)
-    seen = writer.op("Softmax", writer.op("Add", scores, added), axis=-1)
-    mixed = writer.op("Transpose", product(seen, v), perm=[0, 2, 1, 3])
-    return writer.op("Reshape", mixed, writer.constant([0, 0, heads.number * heads.width]))
 
 
 def named_weights(encoder: "FusedEncoder") -> dict[str, NDArray[np.float32]]:
@@ -333,10 +194,6 @@ def _marked(entries: NDArray[np.int64], number: int) -> NDArray[np.bool_]:
     marked = np.zeros(number, bool)
     marked[entries] = True
     return marked
-
-
-def _scalar(writer: Writer, value: float) -> ir.Value:
-    return writer.constant(np.float32(value))
 
 
 def _value(name: str, kind: ir.DataType, shape: Sequence[str | int]) -> ir.Value:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, Heads, Weights, Words, attention, best_of, largest_product, penalty
+from model.products import TIED, Heads, Weights, Words, attention, best_of, largest_product, penalty
 from model.writer import Writer
 
 LIMIT = float(np.finfo(np.float16).max) / 4
@@ -57,7 +57,7 @@ def widest(encoder: FusedEncoder, texts: Iterable[Sequence[int]]) -> Reached:
 
 
 class HalfProducts:
-    """`graph.Products` in float16, between float32 and float32."""
+    """`products.Products` in float16, between float32 and float32."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights

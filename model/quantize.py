@@ -15,13 +15,10 @@ takes the error of [CLS] vectors from .10 to .07, that of words' weights from .0
   those texts give, is taken up by the columns that follow: GPTQ (arXiv 2210.17323). It costs nothing when served.
 - Weights use 7 of 8 bits. x86 without VNNI multiplies unsigned by signed bytes in pairs and saturates at 16 bits:
   2 * 255 * 64 = 32,640 stays below, so every kernel gives the same integers.
-- The tied matrix lies in the file once, as (V, d). In the LPU of documents it is the left side, so that the scores of
-  one entry of the vocabulary lie side by side, and it is walked over in blocks, whose scores (1 MB for 256 tokens) are
-  reduced to their maximum while they are in the cache: half the time of the whole (n, V) and the maximum over its
-  columns. The left side is the unsigned one: weights lie within 0..128 there, and activations are signed. Up to 30
-  rows, which most queries have, it is the right side, signed, and laid out beforehand as the kernel reads it. Both
-  give the same integers. The cost is that ONNX Runtime makes both when it loads the graph, and holds them beside the
-  matrix that the embedding gathers from.
+- The tied matrix lies in the file once, as (V, d). The LPU walks over it in blocks, laid out as ONNX Runtime's kernel
+  reads them when it loads the graph, and their scores are reduced to the maximum while they are in the cache. That
+  maximum is a pooling, which compares many columns at once, as ONNX Runtime's reductions do not: so the scores are
+  whole numbers in float32, which holds them exactly (up to 2,064 dimensions they stay below 2**24).
 - Attention is one node, ONNX Runtime's `MultiHeadAttention`, and so is rounding by rows, `QuantizeLinear` by blocks of
   a whole row. Both give the bits of the nodes they stand for.
 """
@@ -37,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.dupmae import FusedEncoder
-from model.graph import TIED, TRANSFORM, FloatProducts, Heads, Weights, Words, blocks
+from model.products import POSITIONS, TIED, TRANSFORM, FloatProducts, Heads, Weights, Words, blocks
 from model.writer import Writer
 
 LIMIT = 64
@@ -49,8 +46,11 @@ MIDDLE = 128
 LOW = 16
 """Zero of activations with a known lower bound, which lie within 0..255."""
 
-FEW = 30
-"""Rows up to which the tied matrix is the right side in the LPU, as ONNX Runtime's kernels want a short query."""
+POOLED = 32
+"""Rows that one pooling takes the maximum of: up to so many, ONNX Runtime's takes a fifth of the time a row."""
+
+COLUMNS = 1840
+"""Of the words' scores that exist at a time. Of more than some 2,000, ONNX Runtime pools one after the other."""
 
 LEAST = np.float32(1e-12)
 """Keeps an all-zero row from dividing by zero."""
@@ -153,7 +153,7 @@ def compensated(weight: NDArray[np.float32], gram: NDArray[np.float64]) -> Quant
 
 
 class Int8Products:
-    """`graph.Products` in int8."""
+    """`products.Products` in int8."""
 
     def __init__(self, weights: Weights, inputs: Mapping[str, Inputs]) -> None:
         """Of a network's weights, and of what came into its products by their names; without it they are rounded."""
@@ -161,12 +161,10 @@ class Int8Products:
         self._inputs = inputs
         self._float = FloatProducts(weights)
         self._tied = quantize(weights[TIED])
-        self._width = weights[TIED].shape[1]
 
     def embed(self, writer: Writer, ids: ir.Value) -> ir.Value:
         """(B, L) -> (B, L, d)."""
         rows = writer.op("Cast", writer.op("Gather", self._rows(writer), ids), to=ir.DataType.FLOAT)
-        rows = writer.op("Sub", rows, writer.constant(np.float32(LIMIT)))
         scales = writer.op("Gather", writer.constant(self._tied.scales[:, None], "tied.scales.column"), ids)
         return writer.op("Mul", rows, scales)
 
@@ -180,52 +178,34 @@ class Int8Products:
     def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
         """(B, n, d) -> (B, S) and (B, n), or (B, V). A text has one step, so that the maximum is one of integers."""
         steps = writer.op("Squeeze", _two_sided(writer, rows, axes=[1, 2]), writer.constant([1, 2]))  # (B,)
-        values = writer.op("QuantizeLinear", rows, steps, axis=0, output_dtype=ir.DataType.INT8)
-        few = writer.op("LessOrEqual", writer.op("Size", values), writer.constant(FEW * self._width))
-        short = self._best_of_few(writer.body(), rows, steps, words)
-        long = self._best_of_many(writer.body(), values, words)
-        best = [writer.op("If", few, then_branch=short, else_branch=long)]  # (B, S) or (B, V)
+        zeros = writer.op("Expand", writer.constant(np.uint8(MIDDLE)), writer.op("Shape", steps))
+        values = writer.op("Unsqueeze", writer.op("QuantizeLinear", rows, steps, zeros, axis=0), writer.constant([1]))
+        columns = (
+            writer.op("Transpose", block, perm=[1, 0]) for block in blocks(writer, self._rows(writer), words, COLUMNS)
+        )
+        best = [writer.op("Concat", *(self._largest(writer, values, block) for block in columns), axis=3)]
         if words:
-            columns = writer.op("Transpose", values, perm=[0, 2, 1])
-            scores = self._times(writer, writer.op("Gather", self._rows(writer), words.own), columns)  # (B, n, n)
-            best.append(writer.op("ReduceMax", scores, writer.constant([2]), keepdims=0))
+            own = writer.op("Gather", self._rows(writer), writer.op("Unsqueeze", words.own, writer.constant([1])))
+            best.append(self._largest(writer, values, writer.op("Transpose", own, perm=[0, 1, 3, 2])))
         column = writer.op("Unsqueeze", steps, writer.constant([1]))
         return [self._meant(writer, mu, column, of) for mu, of in zip(best, words or [None], strict=True)]
 
+    def _largest(self, writer: Writer, values: ir.Value, columns: ir.Value) -> ir.Value:
+        """Of each column's products with the rows of a text: (B, 1, n, d), (d, m) or (B, 1, d, m) -> (B, 1, 1, m)."""
+        one, middle = writer.scalar(1), writer.constant(np.uint8(MIDDLE))
+        scores = writer.op("MatMulIntegerToFloat", values, columns, one, one, middle, domain="com.microsoft")
+        left = len(self._weights[POSITIONS])
+        while left > 1:
+            scores = writer.op("MaxPool", scores, kernel_shape=[POOLED, 1], strides=[POOLED, 1], auto_pad="SAME_UPPER")
+            left = -(-left // POOLED)
+        return scores
+
     def _meant(self, writer: Writer, best: ir.Value, steps: ir.Value, words: ir.Value | None) -> ir.Value:
-        """What integers stand for: (B, m), (B, 1), (m,) or (B, m) -> (B, m)."""
+        """What whole numbers stand for: (B, 1, 1, m), (B, 1), (m,) or (B, m) -> (B, m)."""
         scales = writer.constant(self._tied.scales, "tied.scales")
         if words:
             scales = writer.op("Gather", scales, words)
-        return writer.op("Mul", writer.op("Cast", best, to=ir.DataType.FLOAT), writer.op("Mul", scales, steps))
-
-    def _best_of_few(self, writer: Writer, rows: ir.Value, steps: ir.Value, words: Words | None) -> ir.Graph:
-        """(B, n, d), (B,) -> (B, S) or (B, V) integers, by rows times the transposed matrix."""
-        middle = writer.constant(np.uint8(MIDDLE))
-        zeros = writer.op("Expand", middle, writer.op("Shape", steps))
-        values = writer.op("QuantizeLinear", rows, steps, zeros, axis=0)
-        table = writer.op("Gather", self._rows(writer), words.expansions) if words else self._rows(writer)
-        wide = writer.op("Cast", table, to=ir.DataType.FLOAT)
-        signed = writer.op("QuantizeLinear", wide, writer.constant(np.float32(1)), writer.constant(np.int8(-LIMIT)))
-        scores = writer.op("MatMulInteger", values, writer.op("Transpose", signed, perm=[1, 0]), middle)  # (B, n, V)
-        best = writer.op("ReduceMax", scores, writer.constant([1]), keepdims=0)
-        return writer.subgraph([], [best], "few_rows")
-
-    def _best_of_many(self, writer: Writer, values: ir.Value, words: Words | None) -> ir.Graph:
-        """(B, n, d) -> (B, S) or (B, V) integers, by blocks of the matrix times the columns."""
-        lines = writer.op("Reshape", values, writer.constant([-1, self._width]))
-        columns = writer.op("Transpose", lines, perm=[1, 0])  # (d, B * n)
-        texts = writer.op("Concat", writer.constant([-1]), writer.op("Shape", values, end=2), axis=0)
-        best = []
-        for block in blocks(writer, self._rows(writer), words):
-            scores = writer.op("Reshape", self._times(writer, block, columns), texts)  # (BLOCK, B, n)
-            best.append(writer.op("ReduceMax", scores, writer.constant([2]), keepdims=0))
-        together = writer.op("Transpose", writer.op("Concat", *best, axis=0), perm=[1, 0])
-        return writer.subgraph([], [together], "many_rows")
-
-    def _times(self, writer: Writer, rows: ir.Value, columns: ir.Value) -> ir.Value:
-        """Rows of the tied matrix, times int8 columns."""
-        return writer.op("MatMulInteger", rows, columns, writer.constant(np.uint8(LIMIT)))
+        return writer.op("Mul", writer.op("Squeeze", best, writer.constant([1, 2])), writer.op("Mul", scales, steps))
 
     def visible(self, writer: Writer, attention_mask: ir.Value) -> ir.Value:
         """(B, L), as int32."""
@@ -238,8 +218,8 @@ class Int8Products:
         return writer.op("MultiHeadAttention", q, k, v, bias, visible, domain="com.microsoft", num_heads=heads.number)
 
     def _rows(self, writer: Writer) -> ir.Value:
-        """The tied matrix: (V, d), 0..128."""
-        return writer.constant((self._tied.values.T + np.int8(LIMIT)).view(np.uint8), TIED)
+        """The tied matrix: (V, d), -64..64."""
+        return writer.constant(self._tied.values.T.copy(), TIED)
 
     def _product(self, writer: Writer, x: ir.Value, name: str, lowest: float | None = None) -> ir.Value:
         """`x @ weight.T`: (.., K) -> (.., N)."""
@@ -254,7 +234,7 @@ class Int8Products:
             "MatMulIntegerToFloat",
             rows,
             writer.constant(weight.values, f"{name}.weight"),
-            writer.constant(np.float32(1)),
+            writer.scalar(1),
             writer.constant(weight.scales, f"{name}.weight.scales"),
             zero,
             domain="com.microsoft",
@@ -277,12 +257,12 @@ class Int8Products:
 def _two_sided(writer: Writer, x: ir.Value, *, axes: list[int]) -> ir.Value:
     """The step between two values, one over `axes`, which are kept as 1."""
     largest = writer.op("ReduceMax", writer.op("Abs", x), writer.constant(axes), keepdims=1)
-    step = writer.op("Mul", largest, writer.constant(np.float32(1 / (MIDDLE - 1))))
+    step = writer.op("Mul", largest, writer.scalar(1 / (MIDDLE - 1)))
     return writer.op("Max", step, writer.constant(LEAST))
 
 
 def _one_sided(writer: Writer, x: ir.Value, lowest: float) -> ir.Value:
     """The step between two values, one a row, for values that never fall below `lowest`."""
     largest = writer.op("ReduceMax", x, writer.constant([-1]), keepdims=1)
-    step = writer.op("Mul", largest, writer.constant(np.float32(1 / (255 - LOW))))
-    return writer.op("Max", step, writer.constant(np.float32(-lowest / LOW)))
+    step = writer.op("Mul", largest, writer.scalar(1 / (255 - LOW)))
+    return writer.op("Max", step, writer.scalar(-lowest / LOW))

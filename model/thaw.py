@@ -19,7 +19,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from model.artifact import GRAPH, Artifact, ArtifactError
 from model.dupmae import FusedEncoder
-from model.graph import EXPANSIONS, ORDINARY, TIED
+from model.graph import EXPANSIONS, ORDINARY
+from model.products import TIED
 from model.quantize import LIMIT
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -100,12 +101,12 @@ def _matrix(arrays: Arrays, layer: str) -> NDArray[Any]:
 
 
 def _tied(arrays: Arrays) -> NDArray[Any]:
-    """(V, d), which int8 holds above zero or, as older releases wrote it, as (d, V) with its sign."""
-    if "tied.scales.column" not in arrays:
-        return arrays[TIED]
-    held = arrays[TIED]
-    values = held.astype(np.int16) - LIMIT if held.dtype == np.uint8 else held.T
-    return values * arrays["tied.scales.column"]
+    """(V, d), which older releases wrote as (d, V) in int8, or above zero."""
+    held, scales = arrays[TIED], arrays.get("tied.scales.column")
+    if scales is None:
+        return held
+    values = held.astype(np.int16) - LIMIT if held.dtype == np.uint8 else held
+    return (values if len(values) == len(scales) else values.T) * scales
 
 
 def _config(graph: ir.Graph, arrays: Arrays, pad_id: int) -> BertConfig:

@@ -38,17 +38,9 @@ class Writer:
             )
         return self._constants[name]
 
-    def body(self) -> "Writer":
-        """A writer for a subgraph, whose constants are kept with this one's."""
-        inner = Writer()
-        inner._constants = self._constants
-        return inner
-
-    def subgraph(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], name: str) -> ir.Graph:
-        """The nodes as a body, their values named apart from those of the graph around it."""
-        for number, value in enumerate(output for node in self._tape.nodes for output in node.outputs):
-            value.name = f"{name}_{number}"
-        return ir.Graph(inputs, outputs, nodes=self._tape.nodes, name=name)
+    def scalar(self, value: float) -> ir.Value:
+        """A float32 without dimensions."""
+        return self.constant(np.float32(value))
 
     def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """The finished model."""

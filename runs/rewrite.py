@@ -28,7 +28,8 @@ from torch import Tensor
 from model.artifact import GRAPH, MANIFEST, Artifact, Manifest, digest
 from model.checkpoint import Checkpoint, load
 from model.encoder import Encoder, Encoding, Tokenized
-from model.graph import EncoderGraph, Weights
+from model.graph import EncoderGraph
+from model.products import Weights
 from model.quantize import Int8Products, Quantized, Rounded
 from model.thaw import thaw
 from model.vector import FusedVector

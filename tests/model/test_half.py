@@ -14,8 +14,9 @@ from model.artifact import BUNDLED, GRAPH, Artifact
 from model.dupmae import FusedEncoder
 from model.encoder import Encoder, EncodingError
 from model.export import ExportError, agreement, docstrings
-from model.graph import EncoderGraph, FloatProducts
+from model.graph import EncoderGraph
 from model.half import LIMIT, HalfProducts, Reached, widest
+from model.products import FloatProducts
 from model.thaw import thaw
 from tests.conftest import TEXTS, export_tiny
 

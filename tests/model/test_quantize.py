@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from model.graph import BLOCK, TIED, Heads, attention, penalty
-from model.quantize import FEW, Int8Products, Quantized, compensated, quantize
+from model.products import POSITIONS, TIED, Heads, attention, penalty
+from model.quantize import COLUMNS, POOLED, Int8Products, Quantized, compensated, quantize
 from model.writer import Writer
 
 FLOAT, INT = ir.DataType.FLOAT, ir.DataType.INT64
@@ -35,13 +35,18 @@ def normal(*shape: int) -> NDArray[np.float32]:
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("texts", "count"), [(1, 1), (1, FEW), (1, FEW + 1), (3, FEW // 3), (3, 70)])
-def test_the_maximum_is_that_of_the_whole_vocabulary_whichever_side_the_matrix_is_on(texts: int, count: int) -> None:
-    rows, tied = normal(texts, count, 32), normal(2 * BLOCK + 77, 32)
+@pytest.mark.parametrize(
+    ("texts", "count", "positions"),
+    [(1, 1, 8), (1, POOLED, POOLED), (1, POOLED + 1, 64), (3, 70, 512), (1, POOLED**2 + 1, 2048)],
+)
+def test_the_maximum_is_that_of_the_whole_vocabulary_however_long_a_text_is(
+    texts: int, count: int, positions: int
+) -> None:
+    rows, tied = normal(texts, count, 32), normal(2 * COLUMNS + 77, 32)
     rows *= np.arange(1, texts + 1, dtype=np.float32)[:, None, None]  # each text has a step of its own
-    tied[BLOCK] *= 50  # saturates a kernel that adds up pairs in 16 bits, if one could
+    tied[COLUMNS] *= 50  # saturates a kernel that adds up pairs in 16 bits, if one could
     writer, x = Writer(), given("rows", FLOAT, ["B", "n", 32])
-    best = Int8Products({TIED: tied}, {}).best(writer, x, None)
+    best = Int8Products({TIED: tied, POSITIONS: normal(positions, 32)}, {}).best(writer, x, None)
     (found,) = compiled(writer, [x], best)(rows)
     values, scales = quantize(tied)
     for text, maxima in zip(rows, found, strict=True):
@@ -51,7 +56,7 @@ def test_the_maximum_is_that_of_the_whole_vocabulary_whichever_side_the_matrix_i
 
 
 def test_the_embedding_is_the_tied_matrix_as_it_was_rounded() -> None:
-    tied, ids = normal(BLOCK + 3, 8), np.array([[0, BLOCK + 2, 7]])
+    tied, ids = normal(COLUMNS + 3, 8), np.array([[0, COLUMNS + 2, 7]])
     writer, x = Writer(), given("ids", INT, ["B", "L"])
     (found,) = compiled(writer, [x], [Int8Products({TIED: tied}, {}).embed(writer, x)])(ids)
     values, scales = quantize(tied)
