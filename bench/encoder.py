@@ -148,7 +148,7 @@ def measure(systems: dict[str, System], place: Place, work: Work, rounds: int) -
     found: dict[str, Rounds] = {name: Rounds([], [], [], 0.0) for name in systems}
     for pipe in pipes.values():
         assert pipe.recv() == "ready"
-    random = np.random.default_rng(0)
+    random = np.random.default_rng()
     for _ in range(rounds):
         for name in random.permutation(list(systems)):
             pipes[name].send("documents")

@@ -101,7 +101,7 @@ def _matrix(arrays: Arrays, layer: str) -> NDArray[Any]:
 
 
 def _tied(arrays: Arrays) -> NDArray[Any]:
-    """(V, d), which older releases wrote as (d, V) in int8, or above zero."""
+    """(V, d), which older releases wrote as (d, V) in int8, told by its shape, or above zero."""
     held, scales = arrays[TIED], arrays.get("tied.scales.column")
     if scales is None:
         return held

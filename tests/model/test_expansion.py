@@ -26,7 +26,7 @@ from model.thaw import thaw
 from tests.conftest import TEXTS, export_tiny
 
 REPEATED = "file file files file the file " * 8
-"""More rows than the layout for queries takes, and few words."""
+"""More rows than one pooling takes, and few words."""
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from model.artifact import GRAPH, Artifact
 from model.dupmae import Activation, FusedEncoder
 from model.encoder import Encoder
 from model.export import Agreement, ExportError, agreement, default_facts, docstrings, export
+from model.products import TIED
 from model.quantize import LIMIT, quantize
 from tests.conftest import TEXTS, export_tiny
 
@@ -71,11 +72,11 @@ def test_the_tied_matrix_is_in_the_file_once(
 
 
 def test_int8_weights_stay_where_no_kernel_saturates(tiny_artifact_int8: Artifact) -> None:
-    weights = [
-        array for array in initializers(tiny_artifact_int8).values() if array.dtype == np.int8 and array.ndim == 2
-    ]
-    assert weights
-    for weight in weights:
+    arrays = initializers(tiny_artifact_int8)
+    weights = {name: array for name, array in arrays.items() if array.dtype == np.int8 and array.ndim == 2}
+    layers = {name.removesuffix(".scales") for name in arrays if name.endswith(".weight.scales")}
+    assert weights.keys() == layers | {TIED}
+    for weight in weights.values():
         assert 2 * 255 * np.abs(weight.astype(np.int64)).max() < 2**15
 
 

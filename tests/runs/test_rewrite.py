@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from torch import Tensor
 
-from model.artifact import Artifact
+from model.artifact import BUNDLED, GRAPH, Artifact
 from model.checkpoint import Checkpoint, Facts, load
 from model.encoder import Encoder
 from model.expansion import narrowed
@@ -40,6 +40,11 @@ def test_what_is_written_gives_the_same_vectors_and_names_what_it_may_serve(
         Encoder(tiny_artifact_int8).encode_documents(TEXTS), Encoder(new).encode_documents(TEXTS), strict=True
     ):
         assert rewrite.same(one, two)
+
+
+def test_the_bundled_graph_is_the_one_that_this_release_writes() -> None:
+    written = rewrite.rewritten(Artifact.open(BUNDLED), None)
+    assert ir.to_proto(written).SerializeToString() == (BUNDLED / GRAPH).read_bytes()
 
 
 @pytest.fixture
