@@ -261,7 +261,8 @@ def test_what_another_alert_explains_is_kept_back_and_what_happens_elsewhere_is_
     here, elsewhere = apart | {"instance": "here", "job": "one"}, apart | {"instance": "elsewhere", "job": "other"}
     firing = [cause | here, consequence | here, consequence | elsewhere]
     watched.alertmanager.post("/alerts", json=[{"labels": labels} for labels in firing]).raise_for_status()
-    wanted, kept_back = [False, True, cause["alertname"] == "DupmaeNobodyAnswers"], []
+    wanted = [False, True, cause["alertname"] == "DupmaeNobodyAnswers"]
+    kept_back: list[bool] = []
     until = time.monotonic() + LONGEST_WAIT_S
     while kept_back != wanted and time.monotonic() < until:  # Alertmanager takes alerts first and looks at them then
         alerts = watched.alertmanager.get("/alerts").json()
