@@ -17,17 +17,17 @@ takes the error of [CLS] vectors from .10 to .07, that of words' weights from .0
   2 * 255 * 64 = 32,640 stays below, so every kernel gives the same integers.
 - The tied matrix lies in the file once, as (V, d), signed as the LPU wants it: what has to be converted when the graph
   is loaded takes memory that is not given back. The LPU walks over it in blocks, laid out as ONNX Runtime's kernel
-  reads them, and their scores are reduced to the maximum while they are in the cache. That maximum is a pooling, which
-  compares many columns at once, as ONNX Runtime's reductions do not: so the scores are whole numbers in float32. They
-  are exact up to 2,064 dimensions; what is larger is rounded, which keeps the order, so that the maximum is the same
-  before and after.
+  reads them, and their scores are reduced to the maximum while they are in the cache. That maximum is a pooling, since
+  ONNX Runtime's reductions take several times as long: so the scores are whole numbers in float32. They are exact up
+  to 2,064 dimensions; what is larger is rounded, which keeps the order, so that the maximum is the same before and
+  after.
 - Attention is one node, ONNX Runtime's `MultiHeadAttention`, and so is rounding by rows, `QuantizeLinear` by blocks of
   a whole row. Both give the bits of the nodes they stand for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -180,8 +180,7 @@ class Int8Products:
     def best(self, writer: Writer, rows: ir.Value, words: Words | None) -> Sequence[ir.Value]:
         """(B, n, d) -> (B, S) and (B, n), or (B, V). A text has one step, so that the maximum is one of integers."""
         steps = writer.op("Squeeze", _two_sided(writer, rows, axes=[1, 2]), writer.constant([1, 2]))  # (B,)
-        zeros = writer.op("Expand", writer.constant(np.uint8(MIDDLE)), writer.op("Shape", steps))
-        values = writer.op("Unsqueeze", writer.op("QuantizeLinear", rows, steps, zeros, axis=0), writer.constant([1]))
+        values = writer.op("Unsqueeze", _unsigned(writer, rows, steps, MIDDLE, axis=0), writer.constant([1]))
         columns = (
             writer.op("Transpose", block, perm=[1, 0]) for block in blocks(writer, self._rows(writer), words, COLUMNS)
         )
@@ -229,16 +228,15 @@ class Int8Products:
         if smoothing is not None:
             x = writer.op("Mul", x, writer.constant(smoothing, f"{name}.smoothing"))
         step = _one_sided(writer, x, lowest) if lowest else _two_sided(writer, x, axes=[-1])
-        zero = writer.constant(np.uint8(LOW if lowest else MIDDLE))
-        zeros = writer.op("Expand", zero, writer.op("Shape", step))
-        rows = writer.op("QuantizeLinear", x, step, zeros, axis=-1, block_size=len(weight.values))
+        zero = LOW if lowest else MIDDLE
+        rows = _unsigned(writer, x, step, zero, axis=-1, block_size=len(weight.values))
         product = writer.op(
             "MatMulIntegerToFloat",
             rows,
             writer.constant(weight.values, f"{name}.weight"),
             writer.scalar(1),
             writer.constant(weight.scales, f"{name}.weight.scales"),
-            zero,
+            writer.constant(np.uint8(zero)),
             domain="com.microsoft",
         )
         return writer.op("Mul", product, step)
@@ -254,6 +252,12 @@ class Int8Products:
         smoothing = np.maximum(seen.peaks, 1e-5) ** SHARE / largest ** (1 - SHARE)
         gram = seen.gram / np.outer(smoothing, smoothing)
         return Rounded(1 / smoothing, compensated(dense * smoothing, gram))
+
+
+def _unsigned(writer: Writer, x: ir.Value, steps: ir.Value, zero: int, **how: Any) -> ir.Value:
+    """uint8 of the shape of `x`, in steps from `zero`; `how` says which values a step is for."""
+    zeros = writer.op("Expand", writer.constant(np.uint8(zero)), writer.op("Shape", steps))
+    return writer.op("QuantizeLinear", x, steps, zeros, **how)
 
 
 def _two_sided(writer: Writer, x: ir.Value, *, axes: list[int]) -> ir.Value:

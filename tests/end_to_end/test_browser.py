@@ -275,9 +275,7 @@ def test_the_keyboard_reaches_everything_in_the_order_of_the_page(open_page: Ope
     assert page.get_by_text("words 0.00").count() == 0
     page.keyboard.press("ArrowRight")
     page.wait_for_url("**&mode=cls&**")
-    page.get_by_text(
-        "words 0.00"
-    ).first.wait_for()  # the answer is there: it would take the focus out of what it replaces
+    page.get_by_text("words 0.00").first.wait_for()  # or the answer takes the focus out of what it replaces
     page.keyboard.press("/")
     assert focused(page) == "query"
     page.keyboard.press("ArrowDown")

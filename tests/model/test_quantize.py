@@ -44,10 +44,8 @@ def test_the_maximum_is_that_of_the_whole_vocabulary_however_long_a_text_is(
 ) -> None:
     rows, tied = normal(texts, count, 32), normal(2 * COLUMNS + 77, 32)
     rows *= np.arange(1, texts + 1, dtype=np.float32)[:, None, None]  # each text has a step of its own
-    tied[COLUMNS], rows[0, 0] = (
-        1,
-        np.abs(rows[0]).max(),
-    )  # as much as a pair's 16 bits hold
+    tied[COLUMNS] = 1
+    rows[0, 0] = np.abs(rows[0]).max()  # with it as much as 16 bits hold of a pair
     writer, x = Writer(), given("rows", FLOAT, ["B", "n", 32])
     best = Int8Products({TIED: tied, POSITIONS: normal(positions, 32)}, {}).best(writer, x, None)
     (found,) = compiled(writer, [x], best)(rows)
